@@ -1,0 +1,1 @@
+"""What shrinks: pruning, quantizing, the gate, and the whole run."""

@@ -1,0 +1,5 @@
+"""Run `python -m compress`."""
+
+from compress.cli import main
+
+main()

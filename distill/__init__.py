@@ -1,0 +1,1 @@
+"""What learns: recipes, data, teachers, signals and students."""

@@ -1,0 +1,5 @@
+"""Run `python -m distill`."""
+
+from distill.cli import main
+
+main()
