@@ -1,0 +1,1 @@
+"""Measures models: quality, latency, memory and size, each with its interval."""

@@ -1,0 +1,139 @@
+"""The rows of a report: frozen, flat, one number with its n and interval each. Torch-free.
+
+Fields with a default are optional in `report.json`; everything else must be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One model's score on one split; the difference is to the `baseline` model on the same examples."""
+
+    model: str
+    runtime: str
+    precision: str
+    split: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    signature: str
+    method: str | None = None
+    baseline: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    flipped: int | None = None
+    difference_signature: str | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.model, self.runtime, self.precision, self.method, self.split, self.metric
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One model's times in one cell of the grid; `work` is "ids" (fixed token ids) or "text" (tokenizer included).
+
+    `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
+    the mean length of the texts.
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    device: str
+    threads: int
+    batch: int
+    length: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    per_second: float
+    runs: int
+    work: str = "ids"
+    method: str | None = None
+    p50_low_ms: float | None = None
+    p50_high_ms: float | None = None
+    baseline: str | None = None
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    reason: str | None = None
+
+    @property
+    def cell(self) -> tuple[object, ...]:
+        """What was asked of each model that was measured together with this one."""
+        return self.work, self.device, self.threads, self.batch, self.length
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.model, self.runtime, self.precision, self.method, *self.cell
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of all files that inference needs, and of the weights (or graph) file among them."""
+
+    model: str
+    precision: str
+    bytes: int
+    runtime: str | None = None
+    method: str | None = None
+    weights_bytes: int | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.model, self.precision, self.runtime, self.method
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident bytes of a fresh process that loads one model and answers one batch, libraries included.
+
+    `import_bytes` is the peak before the model is read: what the libraries alone take. `load_ms` runs from the call
+    to the loaded model, the libraries already imported.
+    """
+
+    model: str
+    peak_bytes: int
+    runtime: str | None = None
+    precision: str | None = None
+    method: str | None = None
+    import_bytes: int | None = None
+    load_ms: float | None = None
+    threads: int | None = None
+    batch: int | None = None
+    length: int | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.model, self.runtime, self.precision, self.method
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two forms of one model are apart: the largest difference of a logit, and how often labels agree."""
+
+    a: str
+    b: str
+    max_abs: float
+    agreement: float
+    n: int
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.a, self.b
