@@ -1,0 +1,1 @@
+"""What ships: checkpoints become ONNX bundles, and bundles answer without torch."""
