@@ -1,0 +1,67 @@
+"""Runtimes that can be measured; a new one is a file with an `open_backend` and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.candidates import Candidate
+from distill.errors import DataError, MissingExtraError
+from distill.task import Task
+from export.texts import Text
+
+Batch = Mapping[str, NDArray[np.int64]]
+"""`input_ids`, `attention_mask` and `token_type_ids`, each `(batch, length)`."""
+
+
+class Backend(Protocol):
+    """A loaded model that answers."""
+
+    @property
+    def task(self) -> Task:
+        """What the model answers."""
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits `(batch, labels)` of ids that fit the model."""
+
+    def logits(self, texts: Sequence[Text], batch_size: int) -> NDArray[np.float32]:
+        """Logits `(texts, labels)` of texts, tokenizer included."""
+
+
+Opener = Callable[[Path, str, int, str], AbstractContextManager[Backend]]
+
+RUNTIMES: Mapping[str, str] = MappingProxyType(
+    {
+        "torch": "bench.with_torch",
+        "onnxruntime": "bench.with_onnxruntime",
+    }
+)
+"""Modules are imported when their runtime is asked for: memory is measured with one runtime in the process."""
+
+
+def open_candidate(candidate: Candidate, threads: int, device: str) -> AbstractContextManager[Backend]:
+    """The candidate's backend, to be used in a `with` block; see the runtime's `open_backend`."""
+    return opener(candidate.runtime)(candidate.folder, candidate.precision, threads, device)
+
+
+def opener(runtime: str) -> Opener:
+    """How a runtime opens a folder: `(folder, precision, threads, device) -> Backend` as a context manager.
+
+    Raises:
+        DataError: nobody registered this runtime.
+        MissingExtraError: it is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise DataError(f"runtime {runtime!r} is unknown; expected one of {', '.join(RUNTIMES)}")
+    try:
+        return cast(Opener, importlib.import_module(RUNTIMES[runtime]).open_backend)
+    except ModuleNotFoundError as error:
+        message = f"measuring in {runtime} needs {error.name}: pip install 'potstill[train,cpu]'"
+        raise MissingExtraError(message) from error

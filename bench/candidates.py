@@ -1,0 +1,94 @@
+"""What is measured: one model, in one runtime, at one precision, from one folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.errors import DataError
+from distill.rows import Size
+from export.bundle import read_bundle
+from export.manifest import CONFIG, MANIFEST
+from export.texts import Limits, read_limits
+
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "task.json")
+"""What inference from a checkpoint reads; a checkpoint's folder also keeps what training left behind."""
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to measure. `method` tells int8 schemes apart ("dynamic", "static")."""
+
+    model: str
+    runtime: str
+    precision: str
+    folder: Path
+    method: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Model, runtime and precision in one line: "bundle onnxruntime int8 static"."""
+        return " ".join(part for part in (self.model, self.runtime, self.precision, self.method) if part)
+
+
+def from_checkpoint(model: str, folder: Path) -> Candidate:
+    """A checkpoint in torch, in fp32."""
+    return Candidate(model, "torch", "fp32", folder)
+
+
+def from_bundle(model: str, folder: Path) -> Candidate:
+    """A bundle in onnxruntime, at the precision it declares ("int8-static" is int8 by the static method).
+
+    Raises:
+        BundleError: it is damaged or not a bundle.
+    """
+    precision, _, method = read_bundle(folder).precision.partition("-")
+    return Candidate(model, "onnxruntime", precision, folder, method or None)
+
+
+def from_folder(folder: Path, model: str | None = None) -> Candidate:
+    """A bundle or a checkpoint, whichever `folder` holds; named like the folder unless told otherwise.
+
+    Raises:
+        BundleError: a damaged bundle.
+        DataError: neither.
+    """
+    name = model or folder.resolve().name
+    if (folder / MANIFEST).is_file():
+        return from_bundle(name, folder)
+    if (folder / CONFIG).is_file():
+        return from_checkpoint(name, folder)
+    raise DataError(f"{folder} is neither a bundle ({MANIFEST}) nor a checkpoint ({CONFIG})")
+
+
+def size(candidate: Candidate) -> Size:
+    """The bytes on disk of all that inference reads."""
+    weights, files = _weights(candidate.folder), _files(candidate.folder)
+    return Size(
+        model=candidate.model,
+        precision=candidate.precision,
+        bytes=sum(path.stat().st_size for path in files),
+        runtime=candidate.runtime,
+        method=candidate.method,
+        weights_bytes=weights.stat().st_size if weights.is_file() else None,
+    )
+
+
+def limits(candidate: Candidate) -> Limits:
+    """How many ids and positions the model has."""
+    return read_limits((candidate.folder / CONFIG).read_bytes())
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that inference reads."""
+    if (folder / MANIFEST).is_file():
+        return [path for path in folder.rglob("*") if path.is_file()]
+    return [folder / name for name in CHECKPOINT_FILES if (folder / name).is_file()]
+
+
+def _weights(folder: Path) -> Path:
+    """The file that holds the weights."""
+    manifest = folder / MANIFEST
+    return folder / json.loads(manifest.read_bytes())["model"] if manifest.is_file() else folder / WEIGHTS

@@ -1,0 +1,190 @@
+"""The report as a page of tables, for people. A word like "faster" stands only where the intervals allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.compare import Interval, fastest, quality_word, speed_word
+from bench.words import cell_of, megabytes, ms, name_of, points, shown_rows, times
+from distill.report import Latency, Quality, Report
+
+Row = Sequence[str]
+
+
+def markdown(report: Report) -> str:
+    """The whole report; sections without numbers are left out."""
+    sections = [
+        _section("Quality", _quality(report)),
+        _section("Latency", _latency(report)),
+        _section("Size", _size(report)),
+        _section("Memory", _memory(report)),
+        _section("Parity", _parity(report)),
+        _section("Notes", "\n".join(f"- {note}" for note in report.notes)),
+        _section("Environment", _environment(report)),
+        _section("Every latency", _details(report)),
+    ]
+    return "\n\n".join([f"# {report.name}", *filter(None, [_in_short(report), *sections])]) + "\n"
+
+
+def _section(title: str, body: str) -> str:
+    """A heading and what is under it, or nothing."""
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """A Markdown table; nothing where there are no rows."""
+    lines = [_line(row) for row in rows]
+    rule = "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 1)) + "|"
+    return "\n".join([_line(head), rule, *lines]) if lines else ""
+
+
+def _line(cells: Row) -> str:
+    """One row; a bar in a cell does not end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _in_short(report: Report) -> str:
+    """One sentence on each model against the baseline, at batch 1."""
+    return "\n".join(
+        f"- {sentence}" for sentence in filter(None, (_sentence(row, report) for row in shown_rows(report)))
+    )
+
+
+def _sentence(row: Latency, report: Report) -> str:
+    """What may be said about one model against the baseline."""
+    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+        return ""
+    ratio = Interval(row.speedup, row.speedup_low, row.speedup_high)
+    speed = f"{times(ratio)} the speed of {row.baseline} ({speed_word(ratio)}) at {cell_of(row)}"
+    matching = [other for other in report.quality if name_of(other) == name_of(row) and other.difference is not None]
+    return "; ".join([f"**{name_of(row)}**: {speed}", *(_quality_sentence(other) for other in matching)])
+
+
+def _quality_sentence(row: Quality) -> str:
+    """What may be said about one model's quality."""
+    return f"{row.metric} {row.value:.3f}, difference {points(row)} points ({quality_word(row)})"
+
+
+def _quality(report: Report) -> str:
+    """Scores with intervals, and differences to the baseline."""
+    head = [
+        "model",
+        "split",
+        "metric",
+        "value [95 %]",
+        "n",
+        "difference in points [95 %]",
+        "labels flipped",
+        "so it is",
+    ]
+    rows = [
+        [
+            name_of(row),
+            row.split,
+            row.metric,
+            f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]",
+            str(row.n),
+            points(row),
+            "" if row.flipped is None else f"{row.flipped} ({row.flipped / row.n:.1%})",
+            quality_word(row),
+        ]
+        for row in report.quality
+    ]
+    return table(head, rows)
+
+
+def _latency(report: Report) -> str:
+    """One grid for each device, thread count and kind of work: median milliseconds and the ratio to the baseline."""
+    groups = dict.fromkeys((row.device, row.threads, row.work) for row in report.latency)
+    grids = [_grid([row for row in report.latency if (row.device, row.threads, row.work) == group]) for group in groups]
+    if not grids:
+        return ""
+    legend = (
+        "Median milliseconds a batch, and how many times the baseline's speed that is. **Bold**: the fastest of its "
+        "column, where no other interval meets its own. `~`: not told apart from the baseline."
+    )
+    return "\n\n".join([legend, *grids])
+
+
+def _grid(rows: Sequence[Latency]) -> str:
+    """Models down, batch and length across."""
+    columns = dict.fromkeys((row.batch, row.length) for row in rows)
+    cells = {column: [row for row in rows if (row.batch, row.length) == column] for column in columns}
+    best = [found[0] for found in map(fastest, cells.values()) if len(found) == 1]
+    first = rows[0]
+    work = "real texts, tokenizer included" if first.work == "text" else "fixed ids"
+    title = f"### {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {work} (batch x tokens)"
+    head = ["model", *(f"{batch} x {'~' * (first.work == 'text')}{length}" for batch, length in columns)]
+    names = dict.fromkeys(name_of(row) for row in rows)
+    body = [[name, *(_grid_cell(name, found, best) for found in cells.values())] for name in names]
+    return f"{title}\n\n{table(head, body)}"
+
+
+def _grid_cell(name: str, rows: Sequence[Latency], best: Sequence[Latency]) -> str:
+    """One model in one cell."""
+    row = next((row for row in rows if name_of(row) == name), None)
+    if row is None:
+        return ""
+    time = f"**{ms(row.p50_ms)}**" if row in best else ms(row.p50_ms)
+    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+        return time
+    ratio = Interval(row.speedup, row.speedup_low, row.speedup_high)
+    return f"{time} ({'~' * (speed_word(ratio) == 'not told apart')}{ratio.value:.2f}x)"
+
+
+def _details(report: Report) -> str:
+    """Every row with its tails, interval and number of runs."""
+    head = ["model", "cell", "p50 ms [95 %]", "p95", "p99", "per second", "runs", "speedup [95 %]"]
+    rows = [
+        [
+            name_of(row),
+            f"{row.work}, {row.device}, {cell_of(row)}",
+            f"{ms(row.p50_ms)} [{ms(row.p50_low_ms)}, {ms(row.p50_high_ms)}]",
+            ms(row.p95_ms),
+            ms(row.p99_ms),
+            f"{row.per_second:.1f}",
+            str(row.runs),
+            "" if row.speedup is None else f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]",
+        ]
+        for row in report.latency
+    ]
+    return table(head, rows)
+
+
+def _size(report: Report) -> str:
+    """Bytes on disk, against the first row."""
+    first = report.size[0].bytes if report.size else 0
+    rows = [
+        [name_of(row), megabytes(row.bytes), megabytes(row.weights_bytes), f"{row.bytes / first:.1%}" if first else ""]
+        for row in report.size
+    ]
+    return table(["model", "MB", "of these weights", "of the first"], rows)
+
+
+def _memory(report: Report) -> str:
+    """Peak memory, what the libraries alone take, and load time."""
+    rows = [
+        [
+            name_of(row),
+            megabytes(row.peak_bytes),
+            megabytes(row.import_bytes),
+            "-" if row.load_ms is None else f"{row.load_ms:.0f}",
+        ]
+        for row in report.memory
+    ]
+    return table(["model", "peak MB", "of these libraries", "load ms"], rows)
+
+
+def _parity(report: Report) -> str:
+    """How far two forms of one model are apart."""
+    rows = [[row.a, row.b, f"{row.max_abs:.2g}", f"{row.agreement:.2%}", str(row.n)] for row in report.parity]
+    return table(["this", "that", "largest difference of a logit", "same label", "n"], rows)
+
+
+def _environment(report: Report) -> str:
+    """The machine and the software."""
+    values = {key: value for key, value in report.environment.items() if key != "versions"}
+    values |= {f"{name} version": number for name, number in dict(report.environment.get("versions", {})).items()}
+    return table(
+        ["", ""], [[key, ", ".join(value) if isinstance(value, list) else str(value)] for key, value in values.items()]
+    )
