@@ -101,7 +101,7 @@ def _take(inputs: Inputs, part: str, data: DataRecipe, task: TaskRecipe, notes: 
     broken = examples.problems
     if broken and not data.skip_bad_rows:
         raise DataError(
-            f"{len(broken)} row(s) of {table.name} cannot be used; mend them, or set data.skip_bad_rows to go on without them",
+            f"{len(broken)} row(s) of {table.name} cannot be used; mend them, or set data.skip_bad_rows",
             broken,
         )
     if broken:

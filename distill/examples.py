@@ -107,7 +107,7 @@ def _example(row: Row, place: str, task: TaskRecipe, labelled: bool) -> Example:
     label = _cell(row, task.label).strip() if labelled else ""
     if labelled and not label:
         raise ValueError(f"the label in column {task.label!r} is missing")
-    return Example(text, pair, label, place, wording(text, pair))
+    return Example(text, pair, task.label_names.get(label, label), place, wording(text, pair))
 
 
 def _cell(row: Row, column: str) -> str:

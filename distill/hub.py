@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import datasets
 
@@ -26,10 +28,23 @@ def read_hub(hub: Hub) -> dict[str, Table]:
         DataError: no such data set, no such configuration, not allowed, or no network.
     """
     try:
-        loaded = datasets.load_dataset(hub.name, hub.config)
+        with _quiet():
+            loaded = datasets.load_dataset(hub.name, hub.config)
     except Exception as error:  # the library, its network stack and its file systems have no common error
         raise DataError(hub_problem("data set", hub, error)) from error
     return {str(split): _table(f"{hub} {split}", rows) for split, rows in loaded.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a network the hub's client logs every retry: the one error at the end is enough."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def hub_problem(what: str, hub: Hub, error: Exception) -> str:

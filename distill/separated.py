@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from distill.errors import DataError
 from distill.table import Row, Table
@@ -21,7 +21,7 @@ def read_csv(name: str, text: str) -> Table:
     """Comma-separated text with a header; `;`, tab and `|` are seen in the header line."""
     header = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
-    return _separated(name, text, delimiter, quoting=csv.QUOTE_MINIMAL)
+    return _separated(name, text, delimiter, quoted=True)
 
 
 def read_tsv(name: str, text: str) -> Table:
@@ -30,10 +30,10 @@ def read_tsv(name: str, text: str) -> Table:
     Spreadsheets quote cells, corpora do not and begin cells with a quotation mark: a file is quoted if all of it reads
     cleanly so, and no cell swallows both a tab and a line end.
     """
-    quoted = _separated(name, text, "\t", quoting=csv.QUOTE_MINIMAL)
+    quoted = _separated(name, text, "\t", quoted=True)
     cells = (cell for row in quoted.rows for cell in row.cells.values())
     if quoted.problems or any("\t" in cell and "\n" in cell for cell in cells):
-        return _separated(name, text, "\t", quoting=csv.QUOTE_NONE)
+        return _separated(name, text, "\t", quoted=False)
     return quoted
 
 
@@ -47,9 +47,10 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _separated(name: str, text: str, delimiter: str, quoting: int) -> Table:
+def _separated(name: str, text: str, delimiter: str, quoted: bool) -> Table:
     """Read separated text; rows whose number of fields is not the header's become problems."""
     # newline="" keeps the line ends inside quoted cells as they are.
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     columns: tuple[str, ...] = ()
     rows: list[Row] = []

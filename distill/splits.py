@@ -19,7 +19,7 @@ from distill.examples import Example
 JACCARD = 0.7
 """Two texts with at least this share of common words and word pairs count as one."""
 MOST_COMMON = 200
-"""A word in more texts than this proposes no candidates: without a bound the cost grows with the square of the texts."""
+"""A word in more texts than this proposes no candidates: the cost would grow with the square of the texts."""
 RAREST = 24
 """Words of a text that propose candidates; texts of more than about 80 words and word pairs have more that could."""
 BEGINNING = 1000
