@@ -210,7 +210,10 @@ def _open(root: Path, name: str) -> BinaryIO:
     Raises:
         ValueError: it lies elsewhere, or is not a plain file.
     """
-    path = (root / name).resolve(strict=True)
+    try:
+        path = (root / name).resolve(strict=True)
+    except RuntimeError as error:  # what Python 3.11 and 3.12 raise for a loop of links
+        raise ValueError("a link that leads to itself") from error
     if not any(path.is_relative_to(home) for home in _homes(root)):
         raise ValueError("a link that leads out of the bundle")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -46,7 +46,7 @@ def card(
 def _facts(task: Task, precision: str, opset: int) -> str:
     """What a reader needs before using it."""
     rows = [
-        ("labels", ", ".join(_plain(label) for label in task.labels)),
+        ("labels", ", ".join(task.labels)),
         ("input", "two texts" if task.pair else "one text"),
         ("longest input", f"{task.max_length} tokens; what is longer is cut and marked `truncated`"),
         ("precision", precision),

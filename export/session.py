@@ -22,7 +22,7 @@ INTEGERS: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"tensor(int64)": np.dtype(np.int64), "tensor(int32)": np.dtype(np.int32)}
 )
 FLOATS = ("tensor(float)", "tensor(float16)")
-ERRORS_ONLY = 3
+LOG_ERRORS, LOG_NOTHING = 3, 4
 PROVIDER_TROUBLE = re.compile(r"CUDA|cuDNN|cuBLAS|TensorRT|ExecutionProvider", re.IGNORECASE)
 OPSET = re.compile(r"Opset (\d+) is under development.*?domain (\S+) is till opset (\d+)", re.DOTALL)
 IR = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
@@ -68,7 +68,7 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
     providers = execution_providers(provider, ort.get_available_providers())
     try:
         # Without `enable_fallback=0` onnxruntime prints and goes on with the CPU.
-        onnx = ort.InferenceSession(model, _options(ort, threads), providers=providers, enable_fallback=0)
+        onnx = ort.InferenceSession(model, _options(ort, provider, threads), providers=providers, enable_fallback=0)
     except Exception as error:
         if provider != "cpu" and PROVIDER_TROUBLE.search(str(error)):
             raise ProviderError(f"the execution provider {provider!r} did not start: {_line(error)}") from error
@@ -78,12 +78,13 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
     return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})
 
 
-def _options(ort: Any, threads: int | None) -> Any:
+def _options(ort: Any, provider: str, threads: int | None) -> Any:
     """One session's own settings: nothing is shared with other sessions of the process."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
+    # Its errors are raised anyway; only why a provider did not start stands nowhere but in its log.
+    options.log_severity_level = LOG_NOTHING if provider == "cpu" else LOG_ERRORS
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # A second bar behind `_check_self_contained`: a folder in which no file can lie.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
