@@ -47,11 +47,15 @@ def speedup(slow: Values, fast: Values) -> Interval:
     return median_interval(slow / fast)
 
 
-def speed_word(ratio: Interval) -> str:
-    """What may be said about a speedup."""
-    if ratio.low > 1:
+def speed_word(row: Latency) -> str:
+    """What may be said about a speedup: nothing where the machine was busy or the interval holds 1."""
+    if row.speedup_low is None or row.speedup_high is None:
+        return ""
+    if row.reason:
+        return "not judged"
+    if row.speedup_low > 1:
         return "faster"
-    return "slower" if ratio.high < 1 else "not told apart"
+    return "slower" if row.speedup_high < 1 else "not told apart"
 
 
 def quality_word(row: Quality) -> str:
@@ -64,9 +68,12 @@ def quality_word(row: Quality) -> str:
 
 
 def fastest(rows: Sequence[Latency]) -> tuple[Latency, ...]:
-    """The rows of one cell that may be the fastest: the lowest median, and all whose interval meets its interval."""
-    if not rows:
-        return ()
+    """The rows of one cell that may be the fastest: the lowest median, and all whose interval meets its interval.
+
+    All of them where the machine was too busy to tell.
+    """
+    if not rows or any(row.reason for row in rows):
+        return tuple(rows)
     spans = [_span(row) for row in rows]
     lowest = min(spans, key=lambda span: span.value)
     return tuple(row for row, span in zip(rows, spans, strict=True) if span.overlaps(lowest))

@@ -10,6 +10,7 @@ from bench.backends import Backend, open_candidate
 from bench.batches import fixed_batch, mean_length
 from bench.candidates import Candidate, limits
 from bench.latency import Cell, Effort, Work, summarise, time_in_turns
+from bench.quiet import cores_of_others, read_clocks
 from distill.environment import cores
 from distill.errors import ProviderError
 from distill.recipe import BenchRecipe
@@ -91,7 +92,9 @@ def _measure_cell(
     make = _text_work if cell.work == "text" else _id_work
     work = {candidate: make(candidate, backend, cell, texts, seed) for candidate, backend in loaded.items()}
     effort = Effort(settings.seconds_per_cell, settings.min_rounds, settings.max_rounds)
-    return summarise(cell, time_in_turns(work, effort, seed), baseline)
+    before = read_clocks()
+    times = time_in_turns(work, effort, seed)
+    return summarise(cell, times, baseline, cores_of_others(before, read_clocks()))
 
 
 def _id_work(candidate: Candidate, backend: Backend, cell: Cell, texts: Sequence[Text], seed: int) -> Work:

@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from bench.candidates import Candidate
 from bench.compare import Interval, median_interval, speedup
+from bench.quiet import too_busy
+from distill.environment import cores
 from distill.rows import Latency
 
 Work = Callable[[int], object]
@@ -53,12 +55,12 @@ Times = Mapping[Candidate, NDArray[np.float64]]
 
 
 def time_in_turns(work: Mapping[Candidate, Work], effort: Effort, seed: int) -> Times:
-    """Run every model's work in rounds; rounds at the start that only warm up are not kept."""
+    """Run every model's work in rounds; rounds at the start that only warm up take time but are not kept."""
     order, generator = list(work), np.random.default_rng(seed)
     kept: dict[Candidate, list[list[float]]] = {candidate: [] for candidate in order}
     with _no_garbage_collection():
-        turns = _warm_up(work, effort)
         start = time.perf_counter_ns()
+        turns = _warm_up(work, effort)
         for number in range(effort.max_rounds):
             if number >= effort.min_rounds and _seconds_since(start) >= effort.seconds:
                 break
@@ -73,7 +75,7 @@ def _warm_up(work: Mapping[Candidate, Work], effort: Effort) -> dict[Candidate, 
     start, last = time.perf_counter_ns(), {}
     for _ in range(WARM_UP_ROUNDS):
         last = {candidate: _milliseconds(run, 0) for candidate, run in work.items()}
-        if _seconds_since(start) > effort.seconds / 2:
+        if _seconds_since(start) > effort.seconds / 4:
             break
     return {candidate: _runs_a_turn(milliseconds) for candidate, milliseconds in last.items()}
 
@@ -117,13 +119,19 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def summarise(cell: Cell, times: Times, baseline: Candidate) -> list[Latency]:
-    """One row a model: percentiles over all runs, and intervals over the medians of its rounds."""
+def summarise(cell: Cell, times: Times, baseline: Candidate, others: float | None = None) -> list[Latency]:
+    """One row a model: percentiles over all runs, and intervals over the medians of its rounds.
+
+    `others` is how many cores other processes took meanwhile.
+    """
     medians = {candidate: np.median(rounds, axis=1) for candidate, rounds in times.items()}
-    return [
+    busy = too_busy(others, cell.threads, cores())
+    reason = f"the machine was busy: other processes took {others} of {cores()} core(s)" if busy else None
+    rows = [
         _row(cell, candidate, rounds, median_interval(medians[candidate]), _ratio(candidate, baseline, medians))
         for candidate, rounds in times.items()
     ]
+    return [replace(row, others_cores=others, reason=reason) for row in rows]
 
 
 def _row(

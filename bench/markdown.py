@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from bench.compare import Interval, fastest, quality_word, speed_word
+from bench.compare import fastest, quality_word, speed_word
 from bench.words import cell_of, megabytes, ms, name_of, points, shown_rows, times
 from distill.report import Latency, Quality, Report
 
 Row = Sequence[str]
+SIGNS: Mapping[str, str] = MappingProxyType({"not told apart": "~", "not judged": "?"})
 
 
 def markdown(report: Report) -> str:
@@ -52,10 +54,9 @@ def _in_short(report: Report) -> str:
 
 def _sentence(row: Latency, report: Report) -> str:
     """What may be said about one model against the baseline."""
-    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+    if row.speedup is None:
         return ""
-    ratio = Interval(row.speedup, row.speedup_low, row.speedup_high)
-    speed = f"{times(ratio)} the speed of {row.baseline} ({speed_word(ratio)}) at {cell_of(row)}"
+    speed = f"{times(row)} the speed of {row.baseline} ({speed_word(row)}) at {cell_of(row)}"
     matching = [other for other in report.quality if name_of(other) == name_of(row) and other.difference is not None]
     return "; ".join([f"**{name_of(row)}**: {speed}", *(_quality_sentence(other) for other in matching)])
 
@@ -101,7 +102,8 @@ def _latency(report: Report) -> str:
         return ""
     legend = (
         "Median milliseconds a batch, and how many times the baseline's speed that is. **Bold**: the fastest of its "
-        "column, where no other interval meets its own. `~`: not told apart from the baseline."
+        "column, where no other interval meets its own. `~`: not told apart from the baseline. "
+        "`?`: other processes took too much of the machine to judge."
     )
     return "\n\n".join([legend, *grids])
 
@@ -126,10 +128,9 @@ def _grid_cell(name: str, rows: Sequence[Latency], best: Sequence[Latency]) -> s
     if row is None:
         return ""
     time = f"**{ms(row.p50_ms)}**" if row in best else ms(row.p50_ms)
-    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+    if row.speedup is None:
         return time
-    ratio = Interval(row.speedup, row.speedup_low, row.speedup_high)
-    return f"{time} ({'~' * (speed_word(ratio) == 'not told apart')}{ratio.value:.2f}x)"
+    return f"{time} ({SIGNS.get(speed_word(row), '')}{row.speedup:.2f}x)"
 
 
 def _details(report: Report) -> str:

@@ -9,14 +9,12 @@ from distill.report import Quality, Report
 
 WARNING = "WARNING: "
 FEW_RUNS = 100
-BUSY = 0.5
-"""Of the cores: with more wanting to run before a measurement began, somebody else was using the machine."""
 
 
 def notes(report: Report, dataset: Dataset | None, split: str) -> tuple[str, ...]:
     """Everything that somebody who quotes this report should know."""
     found = [*(_data_notes(report, dataset, split) if dataset else []), *_machine(report), *_method(report)]
-    return tuple(dict.fromkeys(found))
+    return tuple(sorted(dict.fromkeys(found), key=lambda note: not note.startswith(WARNING)))
 
 
 def _data_notes(report: Report, dataset: Dataset, split: str) -> list[str]:
@@ -59,10 +57,13 @@ def _resolution(rows: tuple[Quality, ...]) -> list[str]:
 
 def _machine(report: Report) -> list[str]:
     """What the machine did to the times."""
-    load, cores = report.environment.get("load"), report.environment.get("cores", 1)
+    busy = sum(row.reason is not None for row in report.latency)
     found = []
-    if report.latency and isinstance(load, float) and load > BUSY * cores + max(row.threads for row in report.latency):
-        found.append(f"{WARNING}the machine was busy: {load} processes wanted to run on {cores} core(s)")
+    if busy:
+        found.append(
+            f"{WARNING}{busy} of {len(report.latency)} latencies were taken while other processes used the cores: they "
+            "are shown but not judged; measure again on a quiet machine"
+        )
     if report.latency and report.environment.get("virtual"):
         found.append("measured on a virtual machine, whose neighbours may take time from it")
     return found

@@ -20,6 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 62rem; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin: 0; } p, li { color: var(--faint); } p { margin: .2rem 0 1rem; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
+svg g text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-opacity: .8; }
 svg .faint { fill: var(--faint); } svg .grid { stroke: var(--grid); } svg .best { stroke: var(--faint); }
 .mark:hover circle, .mark:focus circle { fill-opacity: .6; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
 from bench.pareto import frontier, points
@@ -80,7 +81,8 @@ def _text(
     axes: Any, x: float, y: float, text: str, paint: str, align: str = "center", size: float = 12, rotation: float = 0
 ) -> None:
     """One line of text, `size` in pixels; a dollar sign is a dollar sign."""
+    halo = withStroke(linewidth=2.5, foreground="white", alpha=0.8)  # a bar may pass behind a label
     axes.text(
         x, y, text, color=paint, ha=align, va="center", fontsize=size * 72 / DPI, rotation=rotation,
-        parse_math=False, zorder=5,
+        parse_math=False, zorder=5, path_effects=[halo],
     )  # fmt: skip

@@ -140,3 +140,15 @@ def _form(candidate: Candidate) -> str:
     if candidate.runtime == "torch":
         return f"{candidate.model} torch"
     return " ".join(filter(None, [candidate.model, "onnx", candidate.precision, candidate.method]))
+
+
+def evaluate_folder(folder: Path, recipe: Recipe, base: Path, split: str) -> Score:
+    """The task's metric of a checkpoint or bundle on a split of the recipe's data.
+
+    Raises:
+        DataError, CheckpointError, BundleError: the data or the model cannot be used.
+    """
+    dataset = read(recipe.data, recipe.task, recipe.seed, base)
+    rows, task = dataset.splits[split], dataset.task
+    found = answer(from_folder(folder), task, texts_of(rows), threads=cores())
+    return score(task.metric, np.asarray(rows.labels), found.labels, task.num_labels, recipe.seed)

@@ -44,7 +44,7 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
     """A bundle; with more than one thread its session does not spin.
 
     Threads of a session spin for a while after each answer, and take the cores from whatever runs next: measured
-    in turns with it on two cores, torch took 46 ms for what takes it 20. Not spinning costs a session less than 5 %.
+    in turns with it on two cores, torch took 46 ms for what takes it 20.
 
     Raises:
         BundleError: the bundle cannot be loaded, or has another precision.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bench.compare import Interval
 from distill.report import Latency, Quality, Report
 
 
@@ -35,9 +34,11 @@ def points(row: Quality) -> str:
     return f"{100 * row.difference:+.2f} [{100 * row.difference_low:+.2f}, {100 * row.difference_high:+.2f}]"
 
 
-def times(ratio: Interval) -> str:
-    """A ratio with its interval."""
-    return f"{ratio.value:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
+def times(row: Latency) -> str:
+    """A speedup with its interval."""
+    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+        return ""
+    return f"{row.speedup:.2f} times [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
 
 
 def ms(value: float | None) -> str:

@@ -41,7 +41,8 @@ class Quality:
 class Latency:
     """One model's times in one cell of the grid; `work` is "ids" (fixed token ids) or "text" (tokenizer included).
 
-    `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
+    `others_cores` is how many cores other processes took meanwhile; where that was too much to judge by these times,
+    `reason` says so. `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
     the mean length of the texts.
     """
 
@@ -65,6 +66,7 @@ class Latency:
     speedup: float | None = None
     speedup_low: float | None = None
     speedup_high: float | None = None
+    others_cores: float | None = None
     reason: str | None = None
 
     @property
