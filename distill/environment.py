@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ def versions() -> dict[str, str]:
 
 def _version(name: str) -> str | None:
     """A package's version, if it is installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 50 ms, and the runtime only asks for flags
+
     try:
         return version(name)
     except PackageNotFoundError:

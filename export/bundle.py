@@ -98,8 +98,8 @@ def read_files(bundle: Bundle, keep: Collection[str], verify: bool = True) -> di
 
 
 def warn_of_extra_files(bundle: Bundle) -> list[str]:
-    """Warn of files that bundle.json does not list, hidden ones aside; return their names."""
-    known = {MANIFEST, *bundle.files}
+    """Warn of files that bundle.json does not list, hidden ones and a run's manifest aside; return their names."""
+    known = {MANIFEST, "run.json", *bundle.files}
     names = (path.relative_to(bundle.folder) for path in bundle.folder.rglob("*") if path.is_file())
     extra = sorted(n.as_posix() for n in names if n.as_posix() not in known and not n.parts[0].startswith("."))
     if extra:

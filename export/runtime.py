@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from distill.errors import RecipeError
 from distill.task import Task
 from export.bundle import Bundle, read_bundle, read_files, warn_of_extra_files
 from export.manifest import CONFIG, TOKENIZER
+from export.processor import warn_of_processor
 from export.session import Session, open_session
 from export.tasks import PREDICTIONS, PROBABILITIES
 from export.tasks.classification import Prediction
@@ -30,8 +31,8 @@ class Predictor:
     provider: str
     threads: int | None
     limits: Limits
-    reader: TextReader
-    session: Session
+    reader: TextReader = field(repr=False)
+    session: Session = field(repr=False)
 
     @property
     def task(self) -> Task:
@@ -130,6 +131,7 @@ def load(path: str | Path, *, threads: int | None = None, provider: str = "cpu",
     contents = read_files(bundle, keep=(bundle.model_file, TOKENIZER, CONFIG), verify=verify)
     if verify:
         warn_of_extra_files(bundle)
+    warn_of_processor(bundle)
     limits = read_limits(contents[CONFIG])
     reader = open_reader(contents[TOKENIZER], limits, bundle.task, parallel=threads != 1)
     session = open_session(bundle, contents[bundle.model_file], provider, threads)

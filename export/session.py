@@ -73,6 +73,7 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
         if provider != "cpu" and PROVIDER_TROUBLE.search(str(error)):
             raise ProviderError(f"the execution provider {provider!r} did not start: {_line(error)}") from error
         raise BundleError(f"{bundle.model_file} cannot be run: {_explain(error, ort.__version__)}") from error
+    onnx._model_bytes = None  # kept to start again with another provider, which is switched off: as large as the file
     check_running(provider, onnx.get_providers())
     _check_signature(bundle, onnx.get_inputs(), onnx.get_outputs())
     return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})

@@ -68,8 +68,8 @@ def test_the_id_is_the_hash_of_the_manifest(tmp_path: Path) -> None:
 def test_the_manifest_says_what_the_format_promises(tmp_path: Path) -> None:
     sealed(tmp_path)
     value = json.loads((tmp_path / "bundle.json").read_text())
-    wanted = "format potstill task precision model opset inputs outputs cpu details files".split()
-    assert list(value) == wanted
+    described = ["precision", "model", "opset", "inputs", "outputs", "cpu", "details"]
+    assert list(value) == ["format", "potstill", "task", *described, "files"]
     assert value["format"] == BUNDLE_FORMAT == 1
     assert value["task"]["labels"] == ["no", "yes"]
 

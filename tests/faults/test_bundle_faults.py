@@ -334,20 +334,23 @@ IDS = {"input_ids": (INT64, ["texts", "length"])}
 MASK = {"attention_mask": (INT64, ["texts", "length"])}
 
 
+FIVE: list[list[int | str]] = [["texts", "labels"], ["texts", 5]]
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "wanted"),
     [
-        (model(), {"inputs": ["input_ids", "attention_mask"]}, "inputs: expected input_ids, attention_mask, found input_ids"),
+        (model(), {"inputs": ["input_ids", "x"]}, "inputs: expected input_ids, x, found input_ids"),
         (model(inputs={**IDS, **MASK}), {}, "inputs: expected input_ids, found input_ids, attention_mask"),
         (model(inputs=MASK), {"inputs": ["attention_mask"]}, "there is no input_ids"),
-        (model(inputs={**IDS, "pixels": IDS["input_ids"]}), {"inputs": ["input_ids", "pixels"]}, "input pixels: expected"),
+        (model(inputs={**IDS, "x": IDS["input_ids"]}), {"inputs": ["input_ids", "x"]}, "input x: expected"),
         (model(inputs={"input_ids": (INT64, ["length"])}, labels=2), {}, "found tensor(int64) (length)"),
         (model(output=("scores", FLOAT, ["texts", 3])), {}, "outputs: expected logits alone, found scores"),
-        (model(output=("logits", FLOAT, ["texts", 3])), {"outputs": ["logits", "more"]}, "outputs: expected logits, more"),
-        (model(labels=5, output=("logits", FLOAT, ["texts", 5])), {}, "expected floats (texts, 3), found tensor(float) (texts, 5)"),
-        (model(labels=5, output=("logits", FLOAT, ["texts", "labels"])), {}, "expected floats (texts, 3), found"),
+        (model(output=("logits", FLOAT, ["texts", 3])), {"outputs": ["logits", "x"]}, "outputs: expected logits, x"),
+        (model(labels=5, output=("logits", FLOAT, FIVE[0])), {}, "expected floats (texts, 3), found tensor(float)"),
+        (model(labels=5, output=("logits", FLOAT, FIVE[1])), {}, "found tensor(float) (texts, 5)"),
     ],
-)  # fmt: skip
+)
 def test_models_that_are_not_those_described(tmp_path: Path, content: bytes, changes: Any, wanted: str) -> None:
     bundle = bundle_of(tmp_path, content, **changes)
     assert wanted in refusal(bundle.folder)
@@ -447,7 +450,7 @@ def test_a_maximum_length_without_room_for_text(tmp_path: Path) -> None:
 def test_a_table_shorter_than_the_config_says_is_found_by_verify(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path, model())  # 200 rows
     respell(bundle.folder, "config.json", lambda value: value.update(vocab_size=201))
-    with pytest.raises(BundleError, match="the model failed: .*indices element out of data bounds"):
+    with pytest.raises(BundleError, match=r"the model failed: .*indices element out of data bounds"):
         verify_bundle(bundle.folder)
 
 
