@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.backends import Backend, open_candidate
-from bench.candidates import Candidate
-from distill.data import Dataset, Split
+from bench.candidates import Candidate, from_folder
+from distill.data import Dataset, Split, read
+from distill.environment import cores
 from distill.errors import DataError
-from distill.metrics import paired_difference, score
+from distill.metrics import Score, paired_difference, score
+from distill.recipe import Recipe
 from distill.rows import Parity, Quality
 from distill.task import Task
 from export.texts import Text

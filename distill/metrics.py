@@ -73,7 +73,7 @@ def macro_f1(gold: ArrayLike, predicted: ArrayLike, num_labels: int) -> float:
         DataError: no examples, lengths that differ, or a label outside `0 .. num_labels - 1`.
     """
     gold_ids, predicted_ids = _labels(num_labels, gold=gold, predicted=predicted)
-    return _value("macro_f1", gold_ids, predicted_ids, num_labels)
+    return compute("macro_f1", gold_ids, predicted_ids, num_labels)
 
 
 def score(
@@ -91,7 +91,7 @@ def score(
     """
     _known(metric)
     gold_ids, predicted_ids = _labels(num_labels, gold=gold, predicted=predicted)
-    value, n = _value(metric, gold_ids, predicted_ids, num_labels), len(gold_ids)
+    value, n = compute(metric, gold_ids, predicted_ids, num_labels), len(gold_ids)
     if metric == "accuracy":
         low, high = wilson(int(np.sum(gold_ids == predicted_ids)), n)
         return Score(metric, value, low, high, n, _signature(metric, n, "wilson"))
@@ -121,7 +121,7 @@ def paired_difference(
     """
     _known(metric)
     gold_ids, a_ids, b_ids = _labels(num_labels, gold=gold, a=a, b=b)
-    value = _value(metric, gold_ids, a_ids, num_labels) - _value(metric, gold_ids, b_ids, num_labels)
+    value = compute(metric, gold_ids, a_ids, num_labels) - compute(metric, gold_ids, b_ids, num_labels)
     cells, counts = _cells(gold_ids, a_ids, b_ids)
     weights = _resample(counts, seed, resamples)
     of_a = _values(metric, cells[0], cells[1], weights, num_labels)
@@ -168,7 +168,7 @@ def majority_baseline(
     (gold_ids,) = _labels(num_labels, gold=gold)
     count = num_labels or int(max(train_ids.max(), gold_ids.max())) + 1
     answer = int(np.argmax(np.bincount(train_ids, minlength=count)))
-    return _value(metric, gold_ids, np.full_like(gold_ids, answer), count)
+    return compute(metric, gold_ids, np.full_like(gold_ids, answer), count)
 
 
 def _known(metric: str) -> None:
@@ -214,8 +214,8 @@ def _resample(counts: NDArray[np.int64], seed: int, resamples: int) -> Weights:
     return np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
 
 
-def _value(metric: str, gold: Labels, predicted: Labels, num_labels: int) -> float:
-    """A metric on all examples."""
+def compute(metric: str, gold: Labels, predicted: Labels, num_labels: int) -> float:
+    """A metric on all examples: `gold` and `predicted` are label ids `(examples,)`."""
     cells, counts = _cells(gold, predicted)
     return float(_values(metric, cells[0], cells[1], counts[None, :], num_labels)[0])
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from distill.checkpoint import config_of, label_config, load_model
+from distill.checkpoint import label_config, load_model
 from distill.errors import RecipeError
-from distill.layers import stack
+from distill.layers import model_config, stack
 from distill.recipe import StudentRecipe
 from distill.task import Task
 
@@ -76,7 +76,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     """
     name, modules = stack(teacher)
     kept = chosen_layers(recipe.layers, len(modules))
-    config = copy.deepcopy(config_of(teacher))
+    config = copy.deepcopy(model_config(teacher))
     config.num_hidden_layers = len(kept)
     _narrow(config, recipe)
     student = cast(nn.Module, AutoModelForSequenceClassification.from_config(config))

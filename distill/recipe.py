@@ -72,6 +72,7 @@ class TaskRecipe(Section):
     text: str = Field("text", description="column with the text")
     pair: str | None = Field(None, description="column with the second text, for pairs")
     label: str = Field("label", description="column with the label")
+    label_names: dict[Label, Label] = Field({}, description="better names for the data's labels: {0: negative, 1: positive}")
     labels: tuple[Label, ...] | None = Field(None, description="the labels in order; read off the training data if left out")
     metric: Literal[METRICS] = Field("accuracy", description="what decides which checkpoint is best")  # type: ignore[valid-type]
     max_length: int = Field(128, ge=3, description="longest input in tokens; longer ones are cut")
@@ -92,7 +93,7 @@ class TrainingRecipe(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm")
     label_smoothing_factor: Fraction = Field(0.0, description="label smoothing")
-    optim: str = Field("adamw_torch", description="the optimiser")
+    optim: str = Field("adamw_torch_fused", description="the optimiser")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")
     fp16: bool = Field(False, description="float16 autocast (GPUs)")
     early_stopping_patience: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0: never")
@@ -115,7 +116,9 @@ class TeacherRecipe(Section):
     """The large model that learns from the labels."""
 
     model: str = Field(description="folder, hub name or pypi:// source of a pretrained encoder")
-    training: TrainingRecipe = Field(TrainingRecipe(), description="how the teacher is fine-tuned")
+    training: TrainingRecipe | None = Field(
+        TrainingRecipe(), description="how the teacher is fine-tuned; null: it is used as it is"
+    )
 
 
 class DistillationRecipe(Section):

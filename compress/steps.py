@@ -1,0 +1,186 @@
+"""The shrinking, shipping and measuring steps as folders: prune, export, quantize, bench."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from bench.measure import measure, run_candidates, write_all
+from compress.prune import Batch, importance, prune
+from compress.quantize import quantize
+from distill import run, signals
+from distill.checkpoint import load_model, load_tokenizer, save
+from distill.errors import GateError
+from distill.losses import distillation_rows
+from distill.recipe import PruneRecipe, QuantizeRecipe
+from distill.steps import Manifest, Run, recover, trained
+from distill.training import collate, encode
+from export.bundle import read_bundle
+from export.graph import export
+
+IMPORTANCE_BATCH = 16
+
+
+def prune_step(opened: Run, recipe: PruneRecipe) -> run.Step:
+    """The step that makes `pruned/`."""
+    inputs = {name: run.output_sum(opened.made(name, f"distill {by}")) for name, by in _BEFORE_PRUNE}
+    settings = {"seed": opened.recipe.seed, "prune": recipe.model_dump(mode="json")}
+    return opened.step("prune", "pruned", settings, inputs)
+
+
+_BEFORE_PRUNE = (("student", "student"), ("signals", "label"))
+
+
+def run_prune(opened: Run, recipe: PruneRecipe) -> Manifest:
+    """Remove heads and neurons from the student and let it recover, into `pruned/`."""
+
+    def make(folder: Path) -> Manifest:
+        source = opened.folder / "student"
+        model, tokenizer = load_model(source), load_tokenizer(source)
+        scores = importance(model, _batches(opened, tokenizer, recipe), _row_loss(recipe))
+        sizes = prune(model, scores, recipe.heads, recipe.neurons)
+        result = recover(opened, model, tokenizer, recipe, "prune")
+        save(model, tokenizer, opened.dataset.task, folder)
+        return {**result, "layers": [asdict(size) for size in sizes]}
+
+    return trained(opened, prune_step(opened, recipe), make)
+
+
+def _batches(opened: Run, tokenizer: PreTrainedTokenizerBase, recipe: PruneRecipe) -> Iterator[Batch]:
+    """Training rows with the teacher's logits, as many as importance is measured on."""
+    split = opened.dataset.splits["train"]
+    labels = opened.dataset.task.labels
+    rows = encode(tokenizer, split, opened.dataset.task, signals.read(opened.folder / "signals").of(split.ids, labels))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(opened.recipe.seed)).tolist()
+    chosen = [rows[i] for i in order[: recipe.importance_examples]]
+    for start in range(0, len(chosen), IMPORTANCE_BATCH):
+        opened.report("importance", min(start + IMPORTANCE_BATCH, len(chosen)), len(chosen))
+        yield collate(tokenizer, chosen[start : start + IMPORTANCE_BATCH])
+
+
+def _row_loss(recipe: PruneRecipe) -> Any:
+    """The recovery's loss, a row."""
+
+    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return distillation_rows(logits, batch["teacher_logits"], batch["labels"], recipe.temperature, recipe.alpha)
+
+    return loss
+
+
+def last_checkpoint(opened: Run) -> str:
+    """The checkpoint that is exported: `pruned` if the recipe prunes, else `student`."""
+    return "pruned" if opened.recipe.prune else "student"
+
+
+def export_step(opened: Run, checkpoint: str, target: str) -> run.Step:
+    """The step that makes an fp32 bundle of a checkpoint."""
+    made = opened.made(checkpoint, f"compress run (step {checkpoint})")
+    return opened.step("export", target, opened.recipe.export.model_dump(mode="json"), {"model": run.output_sum(made)})
+
+
+def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
+    """Export a checkpoint as the fp32 bundle `target`, compared with torch on the test split."""
+
+    def make(folder: Path) -> Manifest:
+        settings = opened.recipe.export
+        bundle = export(
+            opened.folder / checkpoint,
+            folder / "bundle",
+            opset=settings.opset,
+            atol=settings.atol,
+            examples=opened.dataset.splits["test"],
+        )
+        details = dict(bundle.details)
+        _lift(folder / "bundle")
+        return details
+
+    return run.run_step(export_step(opened, checkpoint, target), make, opened.force)
+
+
+def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
+    """The step that makes the int8 `bundle/`."""
+    inputs = {"fp32": run.output_sum(opened.made("fp32", "compress export"))}
+    return opened.step("quantize", "bundle", recipe.model_dump(mode="json"), inputs)
+
+
+def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
+    """Quantize `fp32/` into `bundle/` under the gate; what fails it is kept as `rejected-bundle/`.
+
+    Raises:
+        GateError: no method passes.
+    """
+
+    def make(folder: Path) -> Manifest:
+        try:
+            bundle = quantize(read_bundle(opened.folder / "fp32"), folder / "bundle", opened.dataset, recipe).bundle
+        except GateError:
+            _keep_rejected(folder, opened.folder)
+            raise
+        details = dict(bundle.details)
+        _lift(folder / "bundle")
+        return details
+
+    return run.run_step(quantize_step(opened, recipe), make, opened.force)
+
+
+def _lift(inner: Path) -> None:
+    """Move what is in a folder one level up."""
+    for path in inner.iterdir():
+        path.rename(inner.parent / path.name)
+    inner.rmdir()
+
+
+def _keep_rejected(made: Path, folder: Path) -> None:
+    """Keep a rejected bundle in the run's folder for people to look at."""
+    for rejected in made.glob("rejected-*"):
+        shutil.rmtree(folder / rejected.name, ignore_errors=True)
+        rejected.rename(folder / rejected.name)
+
+
+def ship_step(opened: Run) -> run.Step:
+    """The step that makes `bundle/` where nothing is quantized."""
+    return opened.step("ship", "bundle", {}, {"fp32": run.output_sum(opened.made("fp32", "compress export"))})
+
+
+def ship_fp32(opened: Run) -> Manifest:
+    """Without quantizing, `bundle/` is the fp32 bundle."""
+
+    def make(folder: Path) -> Manifest:
+        ignore = shutil.ignore_patterns(run.MANIFEST)
+        shutil.copytree(opened.folder / "fp32", folder, dirs_exist_ok=True, ignore=ignore)
+        return {}
+
+    return run.run_step(ship_step(opened), make, opened.force)
+
+
+def bench_step(opened: Run) -> run.Step:
+    """The step that makes `report/`."""
+    folders = [name for name in MEASURED if (opened.folder / name).is_dir()]
+    inputs = {name: run.output_sum(opened.made(name, "compress run")) for name in folders}
+    return opened.step("bench", "report", opened.recipe.bench.model_dump(mode="json"), inputs)
+
+
+MEASURED = ("teacher", "teacher-fp32", "student", "pruned", "fp32", "bundle")
+
+
+def run_bench(opened: Run) -> Manifest:
+    """Measure everything in the run's folder into `report/`."""
+
+    def make(folder: Path) -> Manifest:
+        teacher = opened.folder / "teacher-fp32"
+        candidates = run_candidates(opened.folder, teacher if teacher.is_dir() else None)
+        recipe = opened.recipe
+        report = measure(
+            recipe.name, candidates, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
+        )
+        write_all(report, folder)
+        return {"notes": list(report.notes)}
+
+    return run.run_step(bench_step(opened), make, opened.force)
+

@@ -1,0 +1,171 @@
+"""What all commands share: options, logging, exit codes, and errors without tracebacks. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from distill.errors import MissingExtraError, PotstillError
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+    from distill.steps import Run
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+RUNTIME = ("onnxruntime",)
+RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that every recipe command takes."""
+
+    output: Path | None
+    overrides: tuple[str, ...]
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+    force: bool
+
+
+def recipe_options(command: Command) -> Command:
+    """Give a command -o, --set, --dry-run, --json, --force, -v and -q."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write to (default: runs/NAME)."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: --set student.layers=2"),
+    click.option("--dry-run", is_flag=True, help="Say what would run; write nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("--force", is_flag=True, help="Redo what does not fit the recipe; the old result stays until then."),
+    click.option("-v", "--verbose", is_flag=True, help="More on stderr."),
+    click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr."),
+)
+
+
+def options(
+    output: Path | None, overrides: tuple[str, ...], dry_run: bool, as_json: bool, force: bool, verbose: bool, quiet: bool
+) -> Options:
+    """Gather the options and set up logging."""
+    set_up_logging(verbose, quiet)
+    return Options(output, overrides, dry_run, as_json, quiet, force)
+
+
+def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
+    """Log lines go to stderr; other libraries' only when asked for."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("potstill").setLevel(level)
+
+
+def load_recipe(path: Path, chosen: Options) -> Recipe:
+    """The recipe with its overrides."""
+    from distill.recipe import load
+
+    return load(path, chosen.overrides)
+
+
+def run_folder(recipe: Recipe, chosen: Options) -> Path:
+    """Where the run lives."""
+    return chosen.output or Path("runs") / recipe.name
+
+
+def in_run(path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
+    """Open the recipe's run under its lock, with progress, and do `work` in it."""
+    recipe = load_recipe(path, chosen)
+    quiet_libraries()
+    from accelerate import PartialState
+
+    from distill.progress import Bars
+    from distill.run import lock
+    from distill.sources import default_cache
+    from distill.steps import open_run, write_recipe
+
+    folder = run_folder(recipe, chosen)
+    main = PartialState().is_main_process
+    with Bars(quiet=chosen.quiet or not main) as bars:
+        if not main:
+            return work(open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars))
+        with lock(folder):
+            opened = open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars)
+            for warning in opened.dataset.warnings:
+                logging.getLogger("potstill").warning("data: %s", warning)
+            result = work(opened)
+            write_recipe(opened)
+            return result
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' bars and advice off the screen."""
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print a result: JSON for programs, `text` for people."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def call(group: click.Group) -> None:
+    """Run a command line and leave with its exit code; errors are one clear message on stderr."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(_exit_code(group))
+
+
+def _stop(*_: object) -> None:
+    """SIGTERM ends a command like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _exit_code(group: click.Group) -> int:
+    """Run, and turn whatever is raised into an exit code."""
+    try:
+        group.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except PotstillError as error:
+        return _say(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        return _say(str(missing), missing.exit_code)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (whoever read our output has left)
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted; run the same command again to go on", 130)
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    """Print an error."""
+    click.echo(f"error: {message}", err=True)
+    return code
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtraError:
+    """Which extra brings the module that is not installed."""
+    module = (error.name or "").partition(".")[0]
+    extra = "cpu" if module in RUNTIME else "train,cpu"
+    return MissingExtraError(f"{module or error} is not installed: this needs extras: pip install 'potstill[{extra}]'")
