@@ -42,10 +42,16 @@ def rows(read: Table) -> list[list[object]]:
         ("sheet.tsv", 'text\tlabel\n"a\tb ""c"""\t1\n', [['a\tb "c"', "1"]]),
         ("a.jsonl", '{"text": "fine", "label": 1}\n\n{"text": null, "label": true}\r\n', [["fine", 1], [None, True]]),
         ("plain.txt", "one\n\nDESC:def two\n", [["one"], ["DESC:def two"]]),
-        ("trec.txt", "DESC:def What is it ?\nHUM:ind Who ?\n", [["DESC", "def", "What is it ?"], ["HUM", "ind", "Who ?"]]),
+        (
+            "trec.txt",
+            "DESC:def What is it ?\nHUM:ind Who ?\n",
+            [["DESC", "def", "What is it ?"], ["HUM", "ind", "Who ?"]],
+        ),
     ],
 )
-def test_cells_are_what_the_file_says(tmp_path: Path, name: str, data: bytes | str, expected: list[list[object]]) -> None:
+def test_cells_are_what_the_file_says(
+    tmp_path: Path, name: str, data: bytes | str, expected: list[list[object]]
+) -> None:
     read = table(tmp_path, name, data)
     assert rows(read) == expected
     assert read.problems == ()
@@ -72,7 +78,12 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
             ["a.csv:2: 3 fields, but the header has 2", "a.csv:3: 1 field, but the header has 2"],
             1,
         ),
-        ("q.csv", 'text,label\ngood,1\n"open,1\nx,2\n', ["q.csv:3: a quotation mark opens here and is never closed"], 1),
+        (
+            "q.csv",
+            'text,label\ngood,1\n"open,1\nx,2\n',
+            ["q.csv:3: a quotation mark opens here and is never closed"],
+            1,
+        ),
         (
             "s.csv",
             'text,label\n"a" b,1\ngood,1\n',
@@ -103,7 +114,11 @@ def test_broken_rows_are_named(tmp_path: Path, name: str, data: str, problems: l
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.csv", b"text,label\nok,1\ncaf\xe9,1\n", "a.csv: line 3, byte 19 of the file: 0xe9 is not UTF-8; convert it with: iconv -f "),
+        (
+            "a.csv",
+            b"text,label\nok,1\ncaf\xe9,1\n",
+            "a.csv: line 3, byte 19 of the file: 0xe9 is not UTF-8; convert it with: iconv -f ",
+        ),
         ("b.csv", b"\xef\xbb\xbftext\ncaf\xe9\n", "b.csv: line 2, byte 11 of the file: 0xe9"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "a.jsonl: line 2, byte 24 of the file: 0xff is not UTF-8"),
         ("u.csv", "text,label\na,1\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 'u.csv' > 'utf8-u.csv'"),
@@ -155,7 +170,15 @@ def test_parquet_without_label_names(tmp_path: Path, note: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("007", "007"), (7, "7"), (-1, "-1"), (True, "true"), (False, "false"), ("\ud83d\ude00", "😀"), ("a\ud800b", "a\ufffdb")],
+    [
+        ("007", "007"),
+        (7, "7"),
+        (-1, "-1"),
+        (True, "true"),
+        (False, "false"),
+        ("\ud83d\ude00", "😀"),
+        ("a\ud800b", "a\ufffdb"),
+    ],
 )
 def test_as_text(value: object, expected: str) -> None:
     assert as_text(value) == expected

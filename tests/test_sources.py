@@ -34,7 +34,11 @@ def write_wheel(folder: Path, files: dict[str, str]) -> Path:
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = write_wheel(
         tmp_path / "index",
-        {"tiny_data/rows.csv": "text,label\na,b\n", "tiny_data/model/config.json": "{}", "tiny_data/model/sub/x.txt": "x"},
+        {
+            "tiny_data/rows.csv": "text,label\na,b\n",
+            "tiny_data/model/config.json": "{}",
+            "tiny_data/model/sub/x.txt": "x",
+        },
     )
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -106,7 +110,11 @@ def test_a_file_and_a_folder_of_a_wheel(wheel: Path, tmp_path: Path) -> None:
     assert isinstance(file, Path)
     assert isinstance(folder, Path)
     assert file.read_text() == "text,label\na,b\n"
-    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == ["config.json", "sub", "sub/x.txt"]
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == [
+        "config.json",
+        "sub",
+        "sub/x.txt",
+    ]
 
 
 def test_a_second_time_needs_no_pip(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
