@@ -165,7 +165,7 @@ student:
 
 quantize:
   methods: [dynamic, static]  # both are tried, the better one that passes the gate is kept
-  max_drop: 0.01  # the gate: most of the metric that may be lost, on {len(dataset.splits["validation"])} validation rows
+  max_drop: 0.01  # the gate: largest loss of the metric, on {len(dataset.splits["validation"])} validation rows
 
 bench:
   batch_sizes: [1, 8, 32]
