@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.candidates import Candidate, from_bundle, from_checkpoint, from_folder, size
+from bench.candidates import Candidate, from_folder, size
 from bench.grid import latency_rows
 from bench.markdown import markdown
 from bench.memory import measure_memory
@@ -38,7 +38,7 @@ class Plan:
     split: str = "test"
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -50,7 +50,7 @@ def measure(
     *,
     seed: int = 1,
     plan: Plan | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """Measure all candidates; the first one is what the others are compared with.
 
@@ -87,32 +87,13 @@ def measure_folders(
     *,
     seed: int = 1,
     plan: Plan | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """Measure bundles and checkpoints named like their folders, and write the report into `target`."""
     candidates = [from_folder(folder) for folder in folders]
     report = measure(name, candidates, settings, dataset, seed=seed, plan=plan, progress=progress)
     write_all(report, target)
     return report
-
-
-def run_candidates(run: Path, teacher_bundle: Path | None = None) -> list[Candidate]:
-    """What a run's folder holds, the teacher first.
-
-    Read are `teacher/`, `student/`, `pruned/` (checkpoints), `fp32/` (the bundle of the last of these, so it goes by
-    that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
-    and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
-    """
-    found = [from_checkpoint(name, run / name) for name in ("teacher", "student", "pruned") if (run / name).is_dir()]
-    last = found[-1].model if found else "student"
-    if teacher_bundle is not None:
-        found.insert(1, from_bundle("teacher", teacher_bundle))
-    if (run / "fp32").is_dir():
-        found.append(from_bundle(last, run / "fp32"))
-    if (run / "bundle").is_dir():
-        shipped = from_bundle("bundle", run / "bundle")
-        found += [] if shipped.precision == "fp32" and (run / "fp32").is_dir() else [shipped]
-    return found
 
 
 def write_all(report: Report, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.backends import Backend, Batch
 from distill.checkpoint import load_model, load_tokenizer, open_checkpoint
 from distill.errors import CheckpointError, ProviderError
 from distill.task import Task
+from export.session import INPUTS
 from export.texts import Text
 
 
@@ -27,11 +29,12 @@ class TorchBackend:
     task: Task
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
+    inputs: tuple[str, ...]
     device: str
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits `(batch, labels)`; the copy back to the processor waits for a GPU to finish."""
-        inputs = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+        inputs = {name: torch.from_numpy(batch[name]).to(self.device) for name in self.inputs if name in batch}
         with torch.inference_mode():
             logits = self.model(**inputs).logits
         return np.asarray(logits.float().cpu().numpy(), np.float32)
@@ -69,7 +72,10 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield TorchBackend(task, load_model(folder).to(device), load_tokenizer(folder), device)
+        model = load_model(folder).to(device)
+        # DistilBERT, for one, takes no segments
+        inputs = tuple(name for name in INPUTS if name in signature(model.forward).parameters)
+        yield TorchBackend(task, model, load_tokenizer(folder), inputs, device)
     finally:
         torch.set_num_threads(before)
 
