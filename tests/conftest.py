@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,16 @@ from typing import Any
 import pytest
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", WANDB_MODE="disabled")
+
+TORCH_FREE = importlib.util.find_spec("torch") is None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without torch only the files marked `runtime` can be imported, so only they are collected."""
+    if TORCH_FREE and collection_path.name.startswith("test_"):
+        return "pytest.mark.runtime" not in collection_path.read_text(encoding="utf-8") or None
+    return None
+
 
 POSITIVE = "good great lovely warm funny bright gorgeous moving".split()
 NEGATIVE = "bad dull cold boring stale empty awful clumsy".split()
