@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.command import HELP, RECIPE, call, in_run, load_recipe, options, recipe_options, run_folder, set_up_logging, show
+from distill.command import (
+    HELP,
+    RECIPE,
+    call,
+    in_run,
+    load_recipe,
+    options,
+    recipe_options,
+    run_folder,
+    set_up_logging,
+    show,
+)
 from distill.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -183,4 +183,3 @@ def run_bench(opened: Run) -> Manifest:
         return {"notes": list(report.notes)}
 
     return run.run_step(bench_step(opened), make, opened.force)
-

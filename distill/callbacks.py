@@ -36,7 +36,9 @@ class StopSignals:
             self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Listen no longer."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -95,7 +97,9 @@ class Patience(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the evaluations since the best one."""
-        found = [entry[args.metric_for_best_model] for entry in state.log_history if args.metric_for_best_model in entry]
+        found = [
+            entry[args.metric_for_best_model] for entry in state.log_history if args.metric_for_best_model in entry
+        ]
         since = len(found) - 1 - found.index(max(found)) if found else 0
         if self.patience and since >= self.patience:
             control.should_training_stop = True
@@ -116,7 +120,12 @@ class Journal(TrainerCallback):  # type: ignore[misc]
             self.report(self.stage, state.global_step, state.max_steps)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """One line of JSON."""
         if state.is_world_process_zero and logs:

@@ -47,7 +47,9 @@ def recipe_options(command: Command) -> Command:
 
 _OPTIONS = (
     click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write to (default: runs/NAME)."),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: --set student.layers=2"),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: --set student.layers=2"
+    ),
     click.option("--dry-run", is_flag=True, help="Say what would run; write nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("--force", is_flag=True, help="Redo what does not fit the recipe; the old result stays until then."),
@@ -57,7 +59,13 @@ _OPTIONS = (
 
 
 def options(
-    output: Path | None, overrides: tuple[str, ...], dry_run: bool, as_json: bool, force: bool, verbose: bool, quiet: bool
+    output: Path | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    force: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> Options:
     """Gather the options and set up logging."""
     set_up_logging(verbose, quiet)

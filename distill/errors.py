@@ -1,15 +1,15 @@
 """Every error potstill raises on purpose, split by what the reader can do about it.
 
-    PotstillError                   1    something failed
-    ├── RunError                    1    the run could not go on: folder in use, disk full, input changed, NaN loss
-    ├── RecipeError                 2    mend the recipe, or choose another folder
-    ├── DataError                   2    mend the data file
-    ├── CheckpointError             2    choose another model, or convert it
-    ├── ProviderError               2    choose another execution provider
-    ├── MissingExtraError           2    install the extra that is named
-    ├── GateError                   3    the small model lost more quality than the recipe allows
-    ├── BundleError                 4    the bundle is damaged, or not a bundle
-    └── InterruptedRunError       130    asked to stop; the same command goes on
+PotstillError                   1    something failed
+├── RunError                    1    the run could not go on: folder in use, disk full, input changed, NaN loss
+├── RecipeError                 2    mend the recipe, or choose another folder
+├── DataError                   2    mend the data file
+├── CheckpointError             2    choose another model, or convert it
+├── ProviderError               2    choose another execution provider
+├── MissingExtraError           2    install the extra that is named
+├── GateError                   3    the small model lost more quality than the recipe allows
+├── BundleError                 4    the bundle is damaged, or not a bundle
+└── InterruptedRunError       130    asked to stop; the same command goes on
 """
 
 from __future__ import annotations

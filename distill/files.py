@@ -27,8 +27,7 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size in bytes and sha256 of each file below `folder`, by its relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
     }
 
 

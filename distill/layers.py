@@ -103,7 +103,12 @@ def _keep_columns(linear: nn.Linear, columns: torch.Tensor) -> None:
 def _recount_heads(query: nn.Linear, layer: nn.Module, names: LayerNames, heads: int, head_size: int) -> None:
     """Tell the attention module how many heads it has now, under the names that modules use."""
     attention = layer.get_submodule(names.query.rpartition(".")[0])
-    sizes = {"num_attention_heads": heads, "n_heads": heads, "all_head_size": heads * head_size, "dim": heads * head_size}
+    sizes = {
+        "num_attention_heads": heads,
+        "n_heads": heads,
+        "all_head_size": heads * head_size,
+        "dim": heads * head_size,
+    }
     for name, value in sizes.items():
         if hasattr(attention, name):
             setattr(attention, name, value)

@@ -49,7 +49,8 @@ class DataRecipe(Section):
     validation: str | None = Field(None, description="rows to choose by; made from train where none is given")
     test: str | None = Field(None, description="rows to report on; made from train where none is given")
     unlabelled: str | None = Field(
-        None, description="more text of the same kind without labels: the teacher answers it, the student learns from it"
+        None,
+        description="more text of the same kind without labels: the teacher answers it, the student learns from it",
     )
     where: dict[str, str] = Field({}, description="keep only rows whose column has this value")
     split: SplitRecipe = Field(SplitRecipe(), description="sizes of the splits that are made")
@@ -72,8 +73,12 @@ class TaskRecipe(Section):
     text: str = Field("text", description="column with the text")
     pair: str | None = Field(None, description="column with the second text, for pairs")
     label: str = Field("label", description="column with the label")
-    label_names: dict[Label, Label] = Field({}, description="better names for the data's labels: {0: negative, 1: positive}")
-    labels: tuple[Label, ...] | None = Field(None, description="the labels in order; read off the training data if left out")
+    label_names: dict[Label, Label] = Field(
+        {}, description="better names for the data's labels: {0: negative, 1: positive}"
+    )
+    labels: tuple[Label, ...] | None = Field(
+        None, description="the labels in order; read off the training data if left out"
+    )
     metric: Literal[METRICS] = Field("accuracy", description="what decides which checkpoint is best")  # type: ignore[valid-type]
     max_length: int = Field(128, ge=3, description="longest input in tokens; longer ones are cut")
 
@@ -132,7 +137,9 @@ class DistillationRecipe(Section):
 class StudentRecipe(DistillationRecipe):
     """The small model, and how it starts."""
 
-    model: str | None = Field(None, description="start from this smaller checkpoint; left out: from the teacher's layers")
+    model: str | None = Field(
+        None, description="start from this smaller checkpoint; left out: from the teacher's layers"
+    )
     config: str | None = Field(None, description="start from random weights of this config.json")
     layers: Positive | tuple[int, ...] | None = Field(
         None, description="how many layers are copied, evenly spaced, or which ones (counted from 0); left out: half"
@@ -145,7 +152,9 @@ class StudentRecipe(DistillationRecipe):
         shape = [self.layers, self.hidden_size, self.intermediate_size]
         starts = [self.model is not None, self.config is not None, any(value is not None for value in shape)]
         if sum(starts) > 1:
-            raise ValueError("give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)")
+            raise ValueError(
+                "give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)"
+            )
         return self
 
 
@@ -167,7 +176,9 @@ class ExportRecipe(Section):
 class QuantizeRecipe(Section):
     """int8, and the gate it has to pass on the validation split."""
 
-    methods: tuple[Literal["dynamic", "static"], ...] = Field(("dynamic", "static"), min_length=1, description="what is tried")
+    methods: tuple[Literal["dynamic", "static"], ...] = Field(
+        ("dynamic", "static"), min_length=1, description="what is tried"
+    )
     per_channel: bool = Field(True, description="one scale an output channel, not one a matrix")
     calibration_examples: Positive = Field(256, description="training rows that set the ranges of static int8")
     max_drop: Fraction = Field(0.01, description="largest loss of the metric against fp32")
@@ -182,7 +193,9 @@ class BenchRecipe(Section):
     lengths: tuple[Positive, ...] = Field((16, 64, 128), min_length=1, description="tokens a row")
     threads: tuple[Positive | Literal["all"], ...] = Field((1, "all"), min_length=1, description="processor threads")
     devices: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(("cpu",), min_length=1, description="where")
-    seconds_per_cell: float = Field(6.0, gt=0, description="time given to one batch, length and thread count, all models together")
+    seconds_per_cell: float = Field(
+        6.0, gt=0, description="time given to one batch, length and thread count, all models together"
+    )
     min_rounds: Positive = Field(5, description="rounds at least, however slow")
     max_rounds: Positive = Field(200, description="rounds at most")
 

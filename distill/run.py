@@ -56,7 +56,9 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         guard.acquire(timeout=0)
     except Timeout as error:
-        raise RunError(f"{folder} is in use by {_holder(holder)}; wait for it, or choose another folder with -o") from error
+        raise RunError(
+            f"{folder} is in use by {_holder(holder)}; wait for it, or choose another folder with -o"
+        ) from error
     try:
         files.write_json(holder, {"pid": os.getpid(), "host": platform.node(), "since": _now()})
         files.remove_stale(folder)
@@ -114,11 +116,14 @@ def is_done(step: Step) -> bool:
         return False
     found = manifest(step.folder)
     if found is None:
-        raise RecipeError(f"{step.folder} exists and is not a finished {step.name} step; choose another -o, or --force to redo it")
+        raise RecipeError(
+            f"{step.folder} exists and is not a finished {step.name} step; choose another -o, or --force to redo it"
+        )
     differing = differences(found["fingerprint"], step.fingerprint)
     if differing:
         raise RecipeError(
-            f"{step.folder} was made with other settings; choose another folder with -o, or --force to redo it", differing
+            f"{step.folder} was made with other settings; choose another folder with -o, or --force to redo it",
+            differing,
         )
     broken = damaged(step.folder, found)
     if broken:

@@ -71,5 +71,7 @@ def read(folder: Path) -> Signals:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder} holds no readable signals: {error}; label again") from error
     if logits.shape != (len(ids), len(labels)):
-        raise DataError(f"{folder}: {logits.shape} logits for {len(ids)} examples and {len(labels)} labels; label again")
+        raise DataError(
+            f"{folder}: {logits.shape} logits for {len(ids)} examples and {len(labels)} labels; label again"
+        )
     return Signals(tuple(f"{example:016x}" for example in ids), logits, labels, str(about.get("teacher", "")))

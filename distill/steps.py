@@ -118,7 +118,9 @@ def student_step(opened: Run) -> run.Step:
     start = _start(opened)
     if start is not None:
         inputs["start"] = model_sum(start)
-    return opened.step("student", "student", {"seed": recipe.seed, "student": recipe.student.model_dump(mode="json")}, inputs)
+    return opened.step(
+        "student", "student", {"seed": recipe.seed, "student": recipe.student.model_dump(mode="json")}, inputs
+    )
 
 
 _BEFORE_STUDENT = (("teacher", "teach"), ("signals", "label"))

@@ -60,9 +60,7 @@ def _problems(value: dict[str, Any]) -> list[str]:
         (_is_count(length), f"max_length: expected a whole number of at least 3, found {length!r}"),
         (value.get("metric", "accuracy") in METRICS, f"metric: expected one of {', '.join(METRICS)}"),
     ]
-    checks += [
-        (isinstance(value.get(key, ""), str), f"{key}: expected a column's name") for key in ("text", "label")
-    ]
+    checks += [(isinstance(value.get(key, ""), str), f"{key}: expected a column's name") for key in ("text", "label")]
     checks.append((isinstance(value.get("pair"), str | None), "pair: expected a column's name or null"))
     return [problem for fits, problem in checks if not fits]
 

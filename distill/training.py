@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from distill import metrics
 from distill.callbacks import Guard, Journal, Patience, StopSignals
@@ -93,7 +100,12 @@ class _Trainer(Trainer):
 
 
 def train(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, course: Course, recipe: TrainingRecipe, work: Path, report: Report
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    course: Course,
+    recipe: TrainingRecipe,
+    work: Path,
+    report: Report,
 ) -> Mapping[str, Any]:
     """Train `model` in place and leave its best weights in it; go on from what `work` holds.
 
@@ -117,7 +129,11 @@ def train(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     with StopSignals() as stop:
-        for callback in (Guard(stop, trainer), Patience(recipe.early_stopping_patience), Journal(course.stage, work, report)):
+        for callback in (
+            Guard(stop, trainer),
+            Patience(recipe.early_stopping_patience),
+            Journal(course.stage, work, report),
+        ):
             trainer.add_callback(callback)
         _run(trainer, work, recipe)
         if stop.requested:
