@@ -12,6 +12,7 @@ from export.bundle import read_bundle
 from export.manifest import CONFIG, MANIFEST
 from export.texts import Limits, read_limits
 
+CHECKPOINTS = ("teacher", "student", "pruned")
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "task.json")
 """What inference from a checkpoint reads; a checkpoint's folder also keeps what training left behind."""
 WEIGHTS = "model.safetensors"
@@ -61,6 +62,25 @@ def from_folder(folder: Path, model: str | None = None) -> Candidate:
     if (folder / CONFIG).is_file():
         return from_checkpoint(name, folder)
     raise DataError(f"{folder} is neither a bundle ({MANIFEST}) nor a checkpoint ({CONFIG})")
+
+
+def run_candidates(run: Path, teacher_bundle: Path | None = None) -> list[Candidate]:
+    """What a run's folder holds, the teacher first.
+
+    Read are `teacher/`, `student/`, `pruned/` (checkpoints), `fp32/` (the bundle of the last of these, so it goes by
+    that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
+    and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
+    """
+    found = [from_checkpoint(name, run / name) for name in CHECKPOINTS if (run / name).is_dir()]
+    last = found[-1].model if found else "student"
+    if teacher_bundle is not None:
+        found.insert(1, from_bundle("teacher", teacher_bundle))
+    if (run / "fp32").is_dir():
+        found.append(from_bundle(last, run / "fp32"))
+    if (run / "bundle").is_dir():
+        shipped = from_bundle("bundle", run / "bundle")
+        found += [] if shipped.precision == "fp32" and (run / "fp32").is_dir() else [shipped]
+    return found
 
 
 def size(candidate: Candidate) -> Size:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from bench.measure import measure, run_candidates, write_all
+from bench.candidates import run_candidates
+from bench.measure import measure, write_all
 from compress.prune import Batch, importance, prune
 from compress.quantize import quantize
 from distill import run, signals
