@@ -60,7 +60,7 @@ def init(source: Path, output: Path, text: str | None, pair: str | None, label: 
     from distill.files import write_text
 
     proposal = init_recipe(source, output.parent, text=text, pair=pair, label=label)
-    write_text(output, proposal.recipe)
+    write_text(output, proposal.text)
     for warning in proposal.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"wrote {output}; look it over, then: compress run {output}")
@@ -198,7 +198,7 @@ def predict(bundle: Path, texts: tuple[str, ...], threads: int | None, provider:
     """Answer TEXTS, or the lines of stdin; for pairs, the two texts of a line are parted by a tab."""
     from compress.predict import answers
 
-    lines = texts or (line.rstrip("\r\n") for line in click.get_text_stream("stdin", "utf-8", "replace"))
+    lines = texts or (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)
     for text, prediction in answers(bundle, lines, threads, provider):
         found = asdict(prediction)
         line = f"{prediction.label}\t{prediction.score:.4f}\t{text}"

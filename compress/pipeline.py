@@ -50,8 +50,8 @@ def _bound(folder: str, step: Callable[..., run.Step], work: Callable[..., Manif
 
 def _export(checkpoint: str, target: str) -> Stage:
     """Export one checkpoint."""
-    options = {"checkpoint": checkpoint, "target": target}
-    return Stage(target, partial(steps.export_step, **options), partial(steps.run_export, **options))
+    step = partial(steps.export_step, checkpoint=checkpoint, target=target)
+    return Stage(target, step, partial(steps.run_export, checkpoint=checkpoint, target=target))
 
 
 def run_all(opened: Run) -> Path:

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from distill.errors import DataError
-from export.runtime import Prediction, load
+from export.runtime import load
+from export.tasks.classification import Prediction
 
 AT_ONCE = 256
 

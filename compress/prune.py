@@ -101,7 +101,7 @@ def _best(score: torch.Tensor, count: int, multiple: int) -> list[int]:
 
 
 def prune(model: nn.Module, scores: Sequence[Importance], heads: float, neurons: float) -> list[LayerSize]:
-    """Remove these shares of all heads and neurons from `model` in place; its config records the sizes, returned too."""
+    """Remove these shares of all heads and neurons from `model` in place; its config records the sizes it returns."""
     kept_heads = choose([score.heads for score in scores], heads)
     kept_neurons = choose([score.neurons for score in scores], neurons, ROUND)
     found = layers(model)

@@ -46,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_error(error, path.parent) from error
@@ -117,7 +117,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             _sync(path)
-        os.rename(temporary, target)
+        temporary.rename(target)
         _sync(target.parent)
     except OSError as error:
         raise disk_error(error, target.parent) from error

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from distill.data import Dataset, Split
 from distill.layers import model_config
@@ -45,7 +45,10 @@ def logits(
     batch_size: int = 64,
     report: Report = silent,
 ) -> NDArray[np.float32]:
-    """A torch model's logits `(examples, labels)` in the split's order; computed shortest first, so that little is padding."""
+    """A torch model's logits `(examples, labels)` in the split's order.
+
+    Texts of similar length are answered together, so that little is padding.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
     answers = np.empty((len(split), task.num_labels), dtype=np.float32)
@@ -67,7 +70,7 @@ def _batches(split: Split, size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, split: Split, rows: Sequence[int], max_length: int) -> torch.Tensor:
+def _encode(tokenizer: PreTrainedTokenizerBase, split: Split, rows: Sequence[int], max_length: int) -> BatchEncoding:
     """One padded batch."""
     pairs = [split.pairs[row] for row in rows] if split.pairs is not None else None
     texts = [split.texts[row] for row in rows]

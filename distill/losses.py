@@ -11,7 +11,7 @@ UNLABELLED = -100
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float, alpha: float
 ) -> torch.Tensor:
-    """alpha * T² * KL(teacher_T || student_T) + (1 - alpha) * cross-entropy.
+    """Distillation: alpha * T² * KL(teacher_T || student_T) + (1 - alpha) * cross-entropy.
 
     The first part is a mean over all rows, the second over the rows that have a label.
 

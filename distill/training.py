@@ -71,7 +71,7 @@ def collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> dict
     return {**tokenizer.pad(inputs, return_tensors="pt"), **columns}
 
 
-class _Trainer(Trainer):
+class _Trainer(Trainer):  # type: ignore[misc]
     """A Trainer whose loss is ours, and which stops at the first loss that is not a number."""
 
     def __init__(self, loss: Loss, **options: Any) -> None:

@@ -21,9 +21,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
-POSITIVE = "good great lovely warm funny bright gorgeous moving".split()
-NEGATIVE = "bad dull cold boring stale empty awful clumsy".split()
-FILLER = "the film is a story of one town and its people with some music".split()
+POSITIVE = ["good", "great", "lovely", "warm", "funny", "bright", "gorgeous", "moving"]
+NEGATIVE = ["bad", "dull", "cold", "boring", "stale", "empty", "awful", "clumsy"]
+FILLER = ["the", "film", "is", "a", "story", "of", "one", "town", "and", "its", "people", "with", "some", "music"]
 
 
 def toy_rows(count: int, seed: int = 0) -> list[tuple[str, str]]:
