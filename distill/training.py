@@ -178,11 +178,13 @@ def _judge(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
+    """Whether bfloat16 makes training faster here.
+
+    On processors only with AMX: with AVX512-BF16 alone a training step took 1.4 to 1.9 times as long as in fp32.
+    """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingArguments:
