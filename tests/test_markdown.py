@@ -18,7 +18,8 @@ def example() -> Report:
     score = Quality("teacher", "torch", "fp32", "test", "accuracy", 0.861, 0.836, 0.883, 853, "s")
     small = replace(
         score, model="bundle", runtime="onnxruntime", precision="int8", method="static", value=0.842, low=0.816,
-        high=0.865, baseline="teacher torch fp32", difference=-0.019, difference_low=-0.035, difference_high=-0.003, flipped=51,
+        high=0.865, baseline="teacher torch fp32", difference=-0.019, difference_low=-0.035, difference_high=-0.003,
+        flipped=51,
     )  # fmt: skip
     slow = Latency(
         "teacher", "torch", "fp32", "cpu", 1, 1, 64, 20.0, 22.0, 23.0, 50.0, 200, p50_low_ms=19.5, p50_high_ms=20.5
