@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUNTIME = ("onnxruntime",)
+OWN = ("distill", "export", "bench", "compress")
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -156,6 +157,8 @@ def _exit_code(group: click.Group) -> int:
     except PotstillError as error:
         return _say(str(error), error.exit_code)
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OWN:
+            raise
         missing = missing_extra(error)
         return _say(str(missing), missing.exit_code)
     except BrokenPipeError:
