@@ -70,8 +70,16 @@ def read(folder: Path) -> Signals:
         labels = tuple(about["labels"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder} holds no readable signals: {error}; label again") from error
-    if logits.shape != (len(ids), len(labels)):
-        raise DataError(
-            f"{folder}: {logits.shape} logits for {len(ids)} examples and {len(labels)} labels; label again"
-        )
+    problem = _problem(ids, logits, labels)
+    if problem:
+        raise DataError(f"{folder} holds {problem}; label again")
     return Signals(tuple(f"{example:016x}" for example in ids), logits, labels, str(about.get("teacher", "")))
+
+
+def _problem(ids: NDArray[np.generic], logits: NDArray[np.generic], labels: tuple[str, ...]) -> str | None:
+    """What does not fit between arrays and labels."""
+    if ids.dtype != np.uint64 or ids.ndim != 1 or logits.dtype != np.float32:
+        return f"ids of {ids.dtype} and logits of {logits.dtype}, not a list of uint64 and a table of float32"
+    if logits.shape != (len(ids), len(labels)):
+        return f"{logits.shape} logits for {len(ids)} examples and {len(labels)} labels"
+    return None if np.isfinite(logits).all() else "logits that are NaN or infinite"
