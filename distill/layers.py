@@ -163,7 +163,33 @@ def apply_sizes(model: nn.Module) -> None:
     if sizes is None:
         return
     found = layers(model)
-    if len(sizes) != len(found):
-        raise CheckpointError(f"the config names {len(sizes)} layer sizes for {len(found)} layers")
-    for layer, size in zip(found, sizes, strict=True):
-        layer.keep(range(size["heads"]), range(size["neurons"]))
+    wanted = _read_sizes(sizes, [layer.size for layer in found])
+    for layer, size in zip(found, wanted, strict=True):
+        layer.keep(range(size.heads), range(size.neurons))
+
+
+def _read_sizes(value: object, full: Sequence[LayerSize]) -> list[LayerSize]:
+    """The sizes that a config names, none larger than the full model's.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    if not isinstance(value, list) or len(value) != len(full):
+        counted = len(value) if isinstance(value, list) else "no"
+        raise CheckpointError(f"the config names {counted} layer sizes for {len(full)} layers")
+    problems = [
+        f"layer {i}: expected heads from 1 to {most.heads} and neurons from 1 to {most.neurons}, found {size!r:.60}"
+        for i, (size, most) in enumerate(zip(value, full, strict=True))
+        if not _fits(size, most)
+    ]
+    if problems:
+        raise CheckpointError("the config names layer sizes that cannot be", problems)
+    return [LayerSize(size["heads"], size["neurons"]) for size in value]
+
+
+def _fits(size: object, most: LayerSize) -> bool:
+    """Whether this is one layer's size in a config."""
+    if not isinstance(size, dict):
+        return False
+    pairs = ((size.get("heads"), most.heads), (size.get("neurons"), most.neurons))
+    return all(type(count) is int and 1 <= count <= limit for count, limit in pairs)
