@@ -1,0 +1,75 @@
+"""What quantizing did to a graph: how many matrix products are int8, and where the bytes are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+PRODUCTS = frozenset({"MatMul", "Gemm"})
+INT8_PRODUCTS = frozenset({"MatMulInteger", "QLinearMatMul"})
+INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+PARTS = ("word embedding", "encoder layers", "head", "rest")
+PLACES = (
+    ("word embedding", ("word_embeddings.",)),
+    ("encoder layers", ("encoder.layer.", "transformer.layer.")),
+    ("head", ("classifier.", "pooler.")),
+)
+
+
+@dataclass(frozen=True)
+class Products:
+    """Products of activations with a stored weight, and how many of them are int8."""
+
+    quantized: int
+    total: int
+
+    def __str__(self) -> str:
+        """In one line."""
+        return f"{self.quantized} of {self.total} products quantized"
+
+
+def count_products(graph: onnx.GraphProto) -> Products:
+    """Count the products with a stored weight; products of two activations (attention) do not count."""
+    stored = {value.name: value.data_type for value in graph.initializer}
+    reads = {output: node for node in graph.node for output in node.output}
+    kinds = [kind for node in graph.node if (kind := _kind(node, stored, reads)) is not None]
+    return Products(sum(kinds), len(kinds))
+
+
+def _kind(node: onnx.NodeProto, stored: Mapping[str, int], reads: Mapping[str, onnx.NodeProto]) -> bool | None:
+    """True: an int8 product with a weight, False: a float one, None: something else."""
+    if node.op_type in INT8_PRODUCTS:
+        return True
+    if node.op_type not in PRODUCTS:
+        return None
+    if node.input[1] in stored:
+        return False
+    source = reads.get(node.input[1])
+    if source is None or source.op_type != "DequantizeLinear":
+        return None
+    return True if stored.get(source.input[0]) in INT8 else None
+
+
+def bytes_by_part(graph: onnx.GraphProto) -> dict[str, int]:
+    """Bytes of the stored weights, by the part of the model that they belong to."""
+    sizes: Counter[str] = Counter()
+    for value in graph.initializer:
+        sizes[_part(value.name)] += _bytes(value)
+    return {part: sizes[part] for part in PARTS}
+
+
+def _part(name: str) -> str:
+    """Which part a weight belongs to, after its name."""
+    return next((part for part, places in PLACES if any(place in name for place in places)), "rest")
+
+
+def _bytes(value: onnx.TensorProto) -> int:
+    """What a tensor takes; the elements of all types that are stored here are whole bytes."""
+    width = onnx.helper.tensor_dtype_to_np_dtype(value.data_type).itemsize
+    elements = 1
+    for size in value.dims:
+        elements *= size
+    return int(width * elements)

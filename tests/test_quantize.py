@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import toy_rows
+from onnx import TensorProto, helper, numpy_helper
+
+from compress import int8
+from compress.products import bytes_by_part, count_products
+from compress.quantize import calibration_texts, quantize
+from distill.checkpoint import load_model, load_tokenizer, save
+from distill.data import Dataset, Split
+from distill.errors import DataError, GateError
+from distill.files import hash_files
+from distill.recipe import QuantizeRecipe
+from distill.task import Task
+from export.bundle import Bundle, read_bundle
+from export.graph import export
+from export.runtime import load
+
+TASK = Task("classification", ("negative", "positive"), max_length=32)
+
+
+def split(count: int, seed: int) -> Split:
+    rows = toy_rows(count, seed)
+    return Split(tuple(text for text, _ in rows), None, tuple(int(label == "positive") for _, label in rows))
+
+
+def dataset(train: Split | None = None, validation: Split | None = None) -> Dataset:
+    splits = {"train": train or split(40, 1), "validation": validation or split(150, 2), "test": split(10, 3)}
+    return Dataset(TASK, splits, "0" * 64, {}, ())
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny classifier whose head was fitted to the toy rows by ridge regression, as fp32."""
+    import torch
+
+    model = load_model(tiny_encoder, TASK)
+    tokenizer = load_tokenizer(tiny_encoder)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embeddings.word" in name:
+                parameter.normal_(0, 1)
+        rows = split(200, 5)
+        encoded = tokenizer(list(rows.texts), padding=True, return_tensors="pt")
+        states = model.bert(**encoded).pooler_output
+        wanted = torch.nn.functional.one_hot(torch.tensor(rows.labels), 2).float() * 8 - 4
+        ridge = states.T @ states + torch.eye(states.shape[1])
+        model.classifier.weight.copy_(torch.linalg.solve(ridge, states.T @ wanted).T)
+        model.classifier.bias.zero_()
+    folder = tmp_path_factory.mktemp("int8")
+    save(model, tokenizer, TASK, folder / "checkpoint")
+    return export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=split(20, 4))
+
+
+@pytest.fixture
+def settings() -> QuantizeRecipe:
+    return QuantizeRecipe(max_drop=0.1, margin=0.2, max_flips=0.2, calibration_examples=16)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_each_method_makes_a_bundle_that_answers(
+    method: str, bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path
+) -> None:
+    result = quantize(bundle, tmp_path / "bundle", dataset(), settings.model_copy(update={"methods": (method,)}))
+    made = read_bundle(tmp_path / "bundle")
+    assert (result.method, made.precision) == (method, f"int8-{method}")
+    assert set(made.files) == {"onnx/model_int8.onnx", "tokenizer.json", "config.json", "README.md"}
+    assert made.details["quantization"]["products"] == "26 of 26 products quantized"
+    assert made.details["reduce_range"] is True
+    assert made.details["parity"] == bundle.details["parity"]
+    assert made.files["onnx/model_int8.onnx"].bytes < bundle.files["onnx/model.onnx"].bytes / 2
+    texts = dataset().splits["validation"].texts
+    exact, small = load(bundle.folder).logits(texts), load(made.folder).logits(texts)
+    assert (exact.argmax(-1) == small.argmax(-1)).mean() > 0.9
+    assert 0 < np.abs(exact - small).max() < 2
+
+
+def test_both_methods_are_tried_and_the_better_one_is_kept(
+    bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path
+) -> None:
+    result = quantize(bundle, tmp_path / "bundle", dataset(), settings)
+    assert {trial.method for trial in result.tried} == {"dynamic", "static"}
+    best = max(result.tried, key=lambda trial: (trial.verdict.rank, trial.score.value, trial.agreement))
+    assert result.method == best.method
+    tried = result.bundle.details["quantization"]["tried"]
+    assert set(tried) == {"dynamic", "static"}
+    for figures in tried.values():
+        assert figures["gate"]["drop"]["n"] == 150
+        assert 0.9 < figures["agreement"] <= 1
+    sizes = result.bundle.details["quantization"]["bytes"]
+    assert sizes["int8"]["word embedding"] * 4 == pytest.approx(sizes["fp32"]["word embedding"], rel=0.01)
+    assert sizes["int8"]["encoder layers"] < sizes["fp32"]["encoder layers"] / 2
+
+
+def test_static_answers_do_not_depend_on_the_batch(bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path) -> None:
+    update = {"methods": ("static",)}
+    result = quantize(bundle, tmp_path / "bundle", dataset(), settings.model_copy(update=update))
+    assert result.tried[0].verdict.batch_flips == 0
+    model, texts = load(result.bundle.folder), split(30, 9).texts
+    together, alone = (model.logits(texts, batch_size=size) for size in (32, 1))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_nothing_of_the_builder_is_in_the_int8_bundle(bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path) -> None:
+    quantize(bundle, tmp_path / "bundle", dataset(), settings)
+    for path in (tmp_path / "bundle").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [text for text in (b"/home", b"/tmp", b"site-packages", b"/usr/") if text in content], path.name
+
+
+def test_quantizing_twice_gives_the_same_bytes(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.model_path)
+    before = graph.SerializeToString(deterministic=True)
+    first, second = (int8.dynamic(graph, True).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+    assert graph.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"), [(split(30, 2), "undecided: n=30, need about"), (None, "more than max_drop")]
+)
+def test_what_fails_the_gate_is_kept_as_rejected(
+    validation: Split | None, message: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if validation is None:  # damage the weights on the way, so that there is something to reject
+        monkeypatch.setattr(int8, "dynamic", damaged(int8.dynamic))
+    before = hash_files(bundle.folder)
+    settings = QuantizeRecipe(methods=("dynamic",), max_flips=0.5)
+    for _ in range(2):  # the second time takes the place of the first
+        with pytest.raises(GateError) as caught:
+            quantize(bundle, tmp_path / "bundle", dataset(validation=validation), settings)
+        assert message in str(caught.value)
+        assert caught.value.exit_code == 3
+    kept = read_bundle(tmp_path / "rejected-bundle")
+    assert kept.precision == "int8-dynamic"
+    assert kept.details["quantization"]["tried"]["dynamic"]["gate"]["state"] != "passed"
+    assert [path.name for path in tmp_path.iterdir()] == ["rejected-bundle"]
+    assert hash_files(bundle.folder) == before
+
+
+def damaged(
+    make: Callable[[onnx.ModelProto, bool], onnx.ModelProto],
+) -> Callable[[onnx.ModelProto, bool], onnx.ModelProto]:
+    def make_damaged(graph: onnx.ModelProto, per_channel: bool) -> onnx.ModelProto:
+        made = make(graph, per_channel)
+        for value in made.graph.initializer:
+            if value.name == "classifier.weight_quantized" or "word_embeddings.weight_quantized" in value.name:
+                shuffled = np.random.default_rng(0).permutation(numpy_helper.to_array(value))
+                value.CopyFrom(numpy_helper.from_array(shuffled, value.name))
+        return made
+
+    return make_damaged
+
+
+def test_no_validation_rows(bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="validation rows"):
+        quantize(bundle, tmp_path / "bundle", dataset(validation=Split((), None, ())), settings)
+
+
+@pytest.mark.parametrize("texts", [(), ("same",), ("same", "same", "same")])
+def test_ranges_need_different_texts(texts: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="at least 2 different ones, found"):
+        calibration_texts(texts, 8)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, ["a"]), (2, ["a", "ddddd"]), (3, ["a", "ccc", "ddddd"]), (99, ["a", "bb", "ccc", "dddd", "ddddd"])],
+)
+def test_calibration_texts_are_spread_over_the_lengths(count: int, expected: list[str]) -> None:
+    assert calibration_texts(["ccc", "a", "ddddd", "bb", "dddd", "a"], count) == expected
+
+
+def test_calibration_takes_pairs() -> None:
+    assert calibration_texts([("bb", "cc"), ("a", "b")], 2) == [("a", "b"), ("bb", "cc")]
+
+
+def graph_of(*nodes: onnx.NodeProto, **stored: np.ndarray) -> onnx.GraphProto:
+    weights = [numpy_helper.from_array(array, name.replace("__", ".")) for name, array in stored.items()]
+    return helper.make_graph(list(nodes), "g", [], [], weights)
+
+
+def test_products_are_counted_by_hand() -> None:
+    graph = graph_of(
+        helper.make_node("MatMul", ["x", "float"], ["a"]),  # a float product
+        helper.make_node("Gemm", ["a", "float"], ["b"]),  # another
+        helper.make_node("MatMul", ["a", "b"], ["c"]),  # two activations: not counted
+        helper.make_node("MatMulInteger", ["x8", "int"], ["d"]),  # int8
+        helper.make_node("DequantizeLinear", ["int", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["e"]),  # int8 by QDQ
+        helper.make_node("DequantizeLinear", ["x8", "scale"], ["y"]),
+        helper.make_node("MatMul", ["x", "y"], ["f"]),  # two activations again
+        float=np.zeros((2, 2), np.float32),
+        int=np.zeros((2, 2), np.int8),
+        scale=np.ones((), np.float32),
+    )
+    assert str(count_products(graph)) == "2 of 4 products quantized"
+
+
+def test_bytes_by_part_by_hand() -> None:
+    graph = graph_of(
+        bert__embeddings__word_embeddings__weight=np.zeros((10, 4), np.float32),
+        bert__embeddings__position_embeddings__weight=np.zeros((3, 4), np.float32),
+        bert__encoder__layer__0__output__dense__weight=np.zeros((4, 4), np.int8),
+        distilbert__transformer__layer__1__ffn__lin1__bias=np.zeros(4, np.float32),
+        classifier__weight=np.zeros((4, 2), np.float32),
+        val_3=np.zeros(2, np.int64),
+    )
+    expected = {"word embedding": 160, "encoder layers": 16 + 16, "head": 32, "rest": 48 + 16}
+    assert bytes_by_part(graph) == expected
+    assert graph.initializer[0].data_type == TensorProto.FLOAT
