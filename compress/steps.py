@@ -16,12 +16,12 @@ from bench.measure import measure, write_all
 from compress.prune import Batch, importance, prune
 from compress.quantize import quantize
 from distill import run, signals
+from distill.batches import collate, encode
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.errors import GateError
 from distill.losses import distillation_rows
 from distill.recipe import PruneRecipe, QuantizeRecipe
-from distill.steps import Manifest, Run, recover, trained
-from distill.training import collate, encode
+from distill.steps import Manifest, Run, alone, recover, trained
 from export.bundle import read_bundle
 from export.graph import export
 
@@ -101,7 +101,7 @@ def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
         _lift(folder / "bundle")
         return details
 
-    return run.run_step(export_step(opened, checkpoint, target), make, opened.force)
+    return alone(opened, export_step(opened, checkpoint, target), make)
 
 
 def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
@@ -127,7 +127,7 @@ def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
         _lift(folder / "bundle")
         return details
 
-    return run.run_step(quantize_step(opened, recipe), make, opened.force)
+    return alone(opened, quantize_step(opened, recipe), make)
 
 
 def _lift(inner: Path) -> None:
@@ -157,7 +157,7 @@ def ship_fp32(opened: Run) -> Manifest:
         shutil.copytree(opened.folder / "fp32", folder, dirs_exist_ok=True, ignore=ignore)
         return {}
 
-    return run.run_step(ship_step(opened), make, opened.force)
+    return alone(opened, ship_step(opened), make)
 
 
 def bench_step(opened: Run) -> run.Step:
@@ -183,4 +183,4 @@ def run_bench(opened: Run) -> Manifest:
         write_all(report, folder)
         return {"notes": list(report.notes)}
 
-    return run.run_step(bench_step(opened), make, opened.force)
+    return alone(opened, bench_step(opened), make)

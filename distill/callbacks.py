@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from accelerate import PartialState
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
+from distill import files, processes
 from distill.checkpoint import check_finite
-from distill.errors import RunError
+from distill.errors import CheckpointError, RunError
+from distill.loop import Loop
 from distill.progress import Report
-from distill.resume import seal
+from distill.resume import checkpoint, rotate, seal
 
 ROOM = 1.2
 
@@ -50,42 +51,78 @@ class StopSignals:
 
 
 class Guard(TrainerCallback):  # type: ignore[misc]
-    """Saves before a stop, looks for room before a save, and seals each checkpoint after it."""
+    """Stops when asked, and lets only checkpoints count that are finite and whole."""
 
-    def __init__(self, stop: StopSignals, trainer: Trainer) -> None:
-        """Watch `trainer`."""
+    def __init__(self, stop: StopSignals, loop: Loop, keep: int) -> None:
+        """Watch `loop`; `keep` checkpoints stay on the disk."""
         self.stop = stop
-        self.trainer = trainer
+        self.loop = loop
+        self.keep = keep
+        self._stopping = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The best checkpoint is in this work folder, wherever the folder was when it was written."""
+        if state.best_global_step:
+            state.best_model_checkpoint = str(checkpoint(Path(str(args.output_dir)), state.best_global_step))
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Each epoch has its own order of rows."""
+        assert self.loop.order is not None
+        self.loop.order.epoch = int(state.epoch or 0)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Refuse a gradient that is not finite; with float16 the scaler skips such steps itself."""
+        if args.fp16:
+            return
+        sums = [p.grad.sum() for p in self.loop.model.parameters() if p.grad is not None]
+        self.loop.expect_finite("gradient", float(sum(value.item() for value in sums)))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save and stop when asked to; complain about a disk without room before anything is half written."""
-        if self.stop.requested:
-            control.should_save = True
+        """Save and stop when asked to, in every process at the same step.
+
+        At a step after which an epoch or the training ends, the save is left to that end: it comes after an evaluation,
+        which the training that goes on from here would otherwise miss.
+        """
+        self._stopping = processes.anyone(self.stop.requested)
+        if self._stopping:
+            by_epoch = args.eval_strategy == IntervalStrategy.EPOCH
+            control.should_save = control.should_save or not (by_epoch and _at_an_end(state))
             control.should_training_stop = True
-        if control.should_save and state.is_world_process_zero:
-            self._look_for_room(Path(str(args.output_dir)))
+        self._before_save(args, state, control)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The same before the save at an epoch's end."""
-        if control.should_save and state.is_world_process_zero:
-            self._look_for_room(Path(str(args.output_dir)))
+        """An epoch that was stopped in its middle is not evaluated: without the stop it would not have been."""
+        if self._stopping and not _at_an_end(state):
+            control.should_evaluate = control.should_save = control.should_log = False
+        self._before_save(args, state, control)
 
-    def _look_for_room(self, work: Path) -> None:
-        weights = sum(p.numel() * p.element_size() for p in self.trainer.model.parameters())
-        needs = int(3 * weights * ROOM)  # the weights and AdamW's two moments
-        free = shutil.disk_usage(work).free
-        if free < needs:
-            raise RunError(
-                f"No space left for a checkpoint: needs {needs / 1e6:.1f} MB, {free / 1e6:.1f} MB free in {work}; "
-                "make room and run the same command again"
-            )
+    def _before_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Look for room and for weights that are lost before anything is written."""
+        if not (control.should_save and state.is_world_process_zero):
+            return
+        model = self.loop.accelerator.unwrap_model(self.loop.model)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        files.look_for_room(Path(str(args.output_dir)), int(3 * weights * ROOM))  # the weights, AdamW's two moments
+        try:
+            check_finite(model)
+        except CheckpointError as error:
+            message = f"at step {state.global_step} {error.message}; lower learning_rate and begin again with --force"
+            raise RunError(message, error.problems) from error
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Seal the checkpoint once every process has written its part."""
-        PartialState().wait_for_everyone()
+        """Seal the checkpoint once every process has written its part; then older ones may go."""
+        processes.wait()
         if state.is_world_process_zero:
-            check_finite(self.trainer.accelerator.unwrap_model(self.trainer.model))
-            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            work = Path(str(args.output_dir))
+            seal(checkpoint(work, state.global_step))
+            rotate(work, self.keep, state.best_global_step)
+
+
+def _at_an_end(state: TrainerState) -> bool:
+    """Whether the step just done is the last of an epoch or of the training."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]
@@ -97,12 +134,14 @@ class Patience(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Count the evaluations since the best one."""
-        found = [
-            entry[args.metric_for_best_model] for entry in state.log_history if args.metric_for_best_model in entry
-        ]
-        since = len(found) - 1 - found.index(max(found)) if found else 0
-        if self.patience and since >= self.patience:
+        if self.is_over(args, state):
             control.should_training_stop = True
+
+    def is_over(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether patience is at its end."""
+        metric = args.metric_for_best_model
+        found = [entry[metric] for entry in state.log_history if metric in entry]
+        return bool(self.patience and found and len(found) - 1 - found.index(max(found)) >= self.patience)
 
 
 class Journal(TrainerCallback):  # type: ignore[misc]
@@ -113,6 +152,19 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         self.stage = stage
         self.path = work.parent / "metrics.jsonl"
         self.report = report
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take this stage back to the checkpoint it goes on from, so that no step stands there twice."""
+        if state.is_world_process_zero:
+            others = [line for line in self._lines() if line["stage"] != self.stage]
+            own = [{"stage": self.stage, "step": entry["step"], **entry} for entry in state.log_history]
+            files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in [*others, *own]))
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """What stands there, without a line that was torn."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        values = [_parsed(line) for line in lines]
+        return [value for value in values if isinstance(value, dict) and "stage" in value]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
@@ -131,3 +183,11 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"stage": self.stage, "step": state.global_step, **logs}) + "\n")
+
+
+def _parsed(line: bytes) -> Any:
+    """A line of JSON; None for one that was torn."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

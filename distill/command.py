@@ -96,19 +96,18 @@ def in_run(path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
     """Open the recipe's run under its lock, with progress, and do `work` in it."""
     recipe = load_recipe(path, chosen)
     quiet_libraries()
-    from accelerate import PartialState
-
+    from distill import processes
     from distill.progress import Bars
     from distill.run import lock
     from distill.sources import default_cache
     from distill.steps import open_run, write_recipe
 
     folder = run_folder(recipe, chosen)
-    main = PartialState().is_main_process
-    with Bars(quiet=chosen.quiet or not main) as bars:
-        if not main:
+    first = processes.join()
+    with Bars(quiet=chosen.quiet or not first) as bars:
+        if chosen.dry_run or not first:
             return work(open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars))
-        with lock(folder):
+        with lock(folder, chosen.force):
             opened = open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars)
             for warning in opened.dataset.warnings:
                 logging.getLogger("potstill").warning("data: %s", warning)
@@ -134,7 +133,7 @@ def show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
 
 
-def call(group: click.Group) -> None:
+def call(group: click.Command) -> None:
     """Run a command line and leave with its exit code; errors are one clear message on stderr."""
     signal.signal(signal.SIGTERM, _stop)
     sys.exit(_exit_code(group))
@@ -145,7 +144,7 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _exit_code(group: click.Group) -> int:
+def _exit_code(group: click.Command) -> int:
     """Run, and turn whatever is raised into an exit code."""
     try:
         group.main(standalone_mode=False)

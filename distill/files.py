@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,10 @@ from distill.errors import RunError
 
 JSON_LIMIT = 64 * 2**20
 TEMPORARY = ".tmp-"
+OLD = ".old-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_WORDS = ("no space left", "disk quota exceeded", "file too large", "inline_container")
+"""How torch and safetensors say that a disk is full; torch names the file of its own that noticed."""
 
 
 def sha256(path: Path) -> str:
@@ -102,27 +107,41 @@ def _refuse(constant: str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a fresh folder beside `target`; when the block ends well it gets the name `target`.
+
+    With `replace`, a folder that has the name already keeps it until then.
 
     Raises:
         RunError: `target` exists already, or the disk is full.
     """
-    if target.exists():
+    if target.exists() and not replace:
         raise RunError(f"{target} exists already; choose another folder or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _free_name(target.parent)
     temporary.mkdir()
     try:
         yield temporary
-        for path in temporary.rglob("*"):
+        for path in (*temporary.rglob("*"), temporary):
             _sync(path)
-        temporary.rename(target)
-        _sync(target.parent)
-    except OSError as error:
+        _put_in_place(temporary, target)
+    except Exception as error:
+        if not is_full(error):
+            raise
         raise disk_error(error, target.parent) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename; an old folder of the name steps aside first, and `tidy` brings it back if we die in between."""
+    old = target.with_name(OLD + target.name)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    temporary.rename(target)
+    _sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _free_name(parent: Path) -> Path:
@@ -133,8 +152,17 @@ def _free_name(parent: Path) -> Path:
     return name
 
 
-def remove_stale(parent: Path) -> list[Path]:
-    """Remove what processes that are gone left half written in `parent`; return what was removed."""
+def tidy(parent: Path) -> list[Path]:
+    """Clear up in `parent` after processes that are gone; return the half written names that were removed.
+
+    An old folder whose successor never got its name gets the name back.
+    """
+    for old in parent.glob(f"{OLD}*"):
+        target = parent / old.name.removeprefix(OLD)
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
     stale = [path for path in parent.glob(f"{TEMPORARY}*") if not _alive(path)]
     for path in stale:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -155,8 +183,33 @@ def _alive(path: Path) -> bool:
     return True
 
 
-def disk_error(error: OSError, folder: Path, needs: int | None = None) -> RunError:
-    """One clear line for a failed write: how much is free, and what was needed when that is known."""
-    free = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.0
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed because there is no room (or no quota) left."""
+    text = str(error).lower()
+    return getattr(error, "errno", None) in FULL or any(words in text for words in FULL_WORDS)
+
+
+def disk_error(error: BaseException, folder: Path, needs: int | None = None) -> RunError:
+    """One clear line for a failed write: how much is free, and how many bytes were needed when that is known."""
+    if not is_full(error):
+        return RunError(f"cannot write in {folder}: {getattr(error, 'strerror', None) or error}")
     wanted = f"needs {needs / 1e6:.1f} MB, " if needs else ""
-    return RunError(f"{error.strerror or error} while writing: {wanted}{free:.1f} MB free in {folder}")
+    return RunError(
+        f"No space left: {wanted}{free_bytes(folder) / 1e6:.1f} MB free in {folder}; "
+        "make room and run the same command again"
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk that holds `folder`; 0 for one that is not there."""
+    return shutil.disk_usage(folder).free if folder.exists() else 0
+
+
+def look_for_room(folder: Path, needs: int) -> None:
+    """Complain before anything is half written.
+
+    Raises:
+        RunError: fewer than `needs` bytes are free.
+    """
+    if free_bytes(folder) < needs:
+        raise disk_error(OSError(errno.ENOSPC, "No space left on device"), folder, needs)

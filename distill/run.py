@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,14 +42,14 @@ class Step:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder; leftovers of processes that died are removed first.
+def lock(folder: Path, force: bool = False) -> Iterator[None]:
+    """Hold a run folder; leftovers of processes that died are cleared up first.
 
     Raises:
-        RecipeError: the folder cannot be written.
+        RecipeError: the folder cannot be written, or holds something else than a run and `force` is not given.
         RunError: another process holds it.
     """
-    _make(folder)
+    _make(folder, force)
     holder = folder / ".lock.json"
     guard = FileLock(folder / ".lock")
     try:
@@ -61,20 +60,27 @@ def lock(folder: Path) -> Iterator[None]:
         ) from error
     try:
         files.write_json(holder, {"pid": os.getpid(), "host": platform.node(), "since": _now()})
-        files.remove_stale(folder)
+        files.tidy(folder)
         yield
     finally:
         holder.unlink(missing_ok=True)
         guard.release()
 
 
-def _make(folder: Path) -> None:
-    """Make sure that the run folder is there and can be written."""
+def _make(folder: Path, force: bool) -> None:
+    """Make sure that the run folder is there, is one, and can be written."""
+    if folder.is_dir() and any(folder.iterdir()) and not (force or _is_run(folder)):
+        raise RecipeError(f"{folder} holds something else than a run; choose another -o, or --force to use it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()
     except OSError as error:
         raise RecipeError(f"cannot write the run folder {folder}: {error.strerror}; choose another with -o") from error
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder was used for a run before."""
+    return (folder / ".lock").exists() or any(folder.glob(f"*/{MANIFEST}"))
 
 
 def _holder(path: Path) -> str:
@@ -149,7 +155,7 @@ def run_step(step: Step, make: Callable[[Path], Mapping[str, Any]], force: bool 
     """Run `make(folder)` unless its result is there already; return the step's manifest.
 
     `make` writes into a fresh folder that gets the step's name only when everything, the manifest last, is on the
-    disk; what it returns is kept under `result`. With `force` an old result is moved aside until the new one is whole.
+    disk; what it returns is kept under `result`. With `force` an old result stays until the new one is whole.
 
     Raises:
         RecipeError: the folder holds something else and `force` is not given.
@@ -158,7 +164,7 @@ def run_step(step: Step, make: Callable[[Path], Mapping[str, Any]], force: bool 
     if may_reuse(step, force):
         return manifest(step.folder) or {}
     started, clock = _now(), time.monotonic()
-    with _aside(step.folder), files.new_folder(step.folder) as folder:
+    with files.new_folder(step.folder, replace=force) as folder:
         result = make(folder)
         value = {
             "format": FORMAT,
@@ -182,24 +188,6 @@ def may_reuse(step: Step, force: bool) -> bool:
         if not force:
             raise
         return False
-
-
-@contextlib.contextmanager
-def _aside(target: Path) -> Iterator[None]:
-    """Move an old folder aside; bring it back when the block fails, remove it when the block ends well."""
-    if not target.exists():
-        yield
-        return
-    old = target.with_name(f".old-{target.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    target.rename(old)
-    try:
-        yield
-    except BaseException:
-        if not target.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old)
 
 
 def output_sum(value: Mapping[str, Any]) -> str:

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
-from distill import data, files, run, signals
+from distill import data, files, processes, run, signals
 from distill.checkpoint import fetch, load_model, load_tokenizer, save
-from distill.errors import RunError
+from distill.config_file import read_config
+from distill.errors import DataError, RecipeError, RunError
 from distill.label import label
 from distill.models import build_student
 from distill.progress import Report, silent
 from distill.recipe import DistillationRecipe, Recipe
 from distill.student import distil
+from distill.task import Task
 from distill.teach import teach
 
 Manifest = Mapping[str, Any]
@@ -82,14 +82,36 @@ def run_teach(opened: Run) -> Manifest:
     source = fetch(recipe.teacher.model, opened.base, opened.cache)
 
     def make(folder: Path) -> Manifest:
-        model, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
         training = recipe.teacher.training
+        if training is None:
+            _expect_labels(source, dataset.task)
+        model, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
         work = work_folder(opened, "teach")
         result = teach(model, tokenizer, dataset, training, work, recipe.seed, opened.report) if training else {}
         save(model, tokenizer, dataset.task, folder)
         return result
 
     return trained(opened, teach_step(opened), make)
+
+
+def _expect_labels(source: Path, task: Task) -> None:
+    """Refuse a teacher that is used as it is and answers other labels; their order does not matter.
+
+    Raises:
+        DataError: naming the labels that one side has and the other has not.
+    """
+    config = read_config(source / "config.json")
+    own = [str(config.id2label[i]) for i in range(config.num_labels)]
+    problems = [f"{label!r} is in the data, the teacher never answers it" for label in task.labels if label not in own]
+    problems += [
+        f"{label!r} is a teacher's answer that the data does not have" for label in own if label not in task.labels
+    ]
+    if problems:
+        raise DataError(
+            f"the teacher {source} answers other labels than the task's; rename the data's with task.label_names, "
+            "or fine-tune it (teacher.training)",
+            problems,
+        )
 
 
 def label_step(opened: Run) -> run.Step:
@@ -108,7 +130,7 @@ def run_label(opened: Run) -> Manifest:
         signals.write(found, folder)
         return {"examples": len(found.ids)}
 
-    return run.run_step(label_step(opened), make, opened.force)
+    return alone(opened, label_step(opened), make)
 
 
 def student_step(opened: Run) -> run.Step:
@@ -159,38 +181,58 @@ def recover(opened: Run, model: Any, tokenizer: Any, recipe: DistillationRecipe,
 
 def work_folder(opened: Run, stage: str) -> Path:
     """Where a training keeps its checkpoints until its step is whole."""
-    return opened.folder / f".work-{stage}"
+    return (opened.folder / f".work-{stage}").resolve()
+
+
+def alone(opened: Run, step: run.Step, make: Callable[[Path], Manifest]) -> Manifest:
+    """Run a step on the first process while the others wait."""
+    if processes.is_first():
+        run.run_step(step, make, opened.force)
+    processes.wait()
+    return run.manifest(step.folder) or {}
 
 
 def trained(opened: Run, step: run.Step, make: Callable[[Path], Manifest]) -> Manifest:
-    """Run a training step on all processes; the first one writes the result.
-
-    Checkpoints in the work folder belong to one fingerprint: those of another one are thrown away.
-    """
-    state = PartialState()
+    """Run a training step on all processes; the first one writes the result."""
     work = work_folder(opened, step.name)
-    if not state.is_main_process:
-        if not run.may_reuse(step, opened.force):
+    if processes.from_first(lambda: _begin(opened, work, step)):
+        if not processes.is_first():
             with tempfile.TemporaryDirectory() as scratch:
                 make(Path(scratch))
-        state.wait_for_everyone()
-        return run.manifest(step.folder) or {}
-    if not run.may_reuse(step, opened.force):
-        _claim(work, step)
-    result = run.run_step(step, make, opened.force)
-    shutil.rmtree(work, ignore_errors=True)
-    state.wait_for_everyone()
-    return result
+        else:
+            run.run_step(step, make, opened.force)
+    if processes.is_first():
+        shutil.rmtree(work, ignore_errors=True)
+    processes.wait()
+    return run.manifest(step.folder) or {}
 
 
-def _claim(work: Path, step: run.Step) -> None:
-    """Keep a work folder only if it was begun for the same fingerprint."""
+def _begin(opened: Run, work: Path, step: run.Step) -> bool:
+    """Whether there is something to do; then the work folder is ready for it."""
+    if run.may_reuse(step, opened.force):
+        return False
+    _claim(work, step, opened.force)
+    return True
+
+
+def _claim(work: Path, step: run.Step, force: bool) -> None:
+    """Keep a work folder if it was begun for the same fingerprint; without checkpoints, or with `force`, begin anew.
+
+    Raises:
+        RecipeError: it holds checkpoints of other settings and `force` is not given.
+    """
     mark = work / "fingerprint.json"
     try:
-        same = files.read_json(mark) == step.fingerprint
+        differing = run.differences(files.read_json(mark), step.fingerprint)
     except (OSError, ValueError):
-        same = False
-    if not same:
+        differing = ["fingerprint.json is missing or damaged"]
+    if differing and any(work.glob("checkpoint-*")) and not force:
+        raise RecipeError(
+            f"{work} holds checkpoints of a {step.name} step with other settings; "
+            "choose another folder with -o, or --force to begin again",
+            differing,
+        )
+    if differing:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         files.write_json(mark, step.fingerprint)

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from distill.batches import Example, encode
 from distill.data import Dataset
 from distill.losses import distillation_loss, hard_loss
 from distill.progress import Report, silent
 from distill.recipe import DistillationRecipe
 from distill.signals import Signals
-from distill.training import Course, Example, encode, train
+from distill.training import Course, train
 
 
 def distil(

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from distill.batches import encode
 from distill.data import Dataset
 from distill.losses import hard_loss
 from distill.progress import Report, silent
 from distill.recipe import TrainingRecipe
-from distill.training import Course, encode, train
+from distill.training import Course, train
 
 
 def teach(

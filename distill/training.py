@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,29 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
+    TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
-from distill import metrics
+from distill import files, metrics, processes
+from distill.batches import Example, collate
 from distill.callbacks import Guard, Journal, Patience, StopSignals
-from distill.data import Split
 from distill.errors import InterruptedRunError, RunError
-from distill.files import disk_error
+from distill.loop import Loop, Loss
 from distill.progress import Report
 from distill.recipe import TrainingRecipe
-from distill.resume import newest_complete
+from distill.resume import STATE, checkpoint, newest_complete
 from distill.task import Task
 
 LOG = logging.getLogger("potstill")
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-Example = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,55 +48,6 @@ class Course:
     loss: Loss
     task: Task
     seed: int
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase, split: Split, task: Task, signals: np.ndarray | None = None
-) -> list[Example]:
-    """Token ids, labels (-100 where there is none) and, if given, the teacher's logits, a dict a row."""
-    pairs = list(split.pairs) if split.pairs is not None else None
-    encoded = tokenizer(list(split.texts), pairs, truncation=True, max_length=task.max_length)
-    labels = split.labels or [-100] * len(split.texts)
-    rows = [{key: encoded[key][i] for key in encoded} | {"labels": labels[i], "row": i} for i in range(len(labels))]
-    if signals is not None:
-        rows = [row | {"teacher_logits": signals[i]} for i, row in enumerate(rows)]
-    return rows
-
-
-def collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """One batch, padded to its longest row."""
-    extra = ("labels", "row", "teacher_logits")
-    inputs = [{key: value for key, value in row.items() if key not in extra} for row in rows]
-    columns = {key: torch.as_tensor(np.asarray([row[key] for row in rows])) for key in extra if key in rows[0]}
-    return {**tokenizer.pad(inputs, return_tensors="pt"), **columns}
-
-
-class _Trainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose loss is ours, and which stops at the first loss that is not a number."""
-
-    def __init__(self, loss: Loss, **options: Any) -> None:
-        super().__init__(**options)
-        self.loss = loss
-        self.loss_is_scaled_for_ga = False
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The recipe's loss over one batch."""
-        inputs = dict(inputs)
-        labels, rows, teacher = inputs.pop("labels"), inputs.pop("row"), inputs.pop("teacher_logits", None)
-        outputs = model(**inputs)
-        loss = self.loss(outputs.logits, labels, teacher)
-        if model.training and not math.isfinite(loss.item()):
-            self._refuse(loss.item(), rows.tolist())
-        return (loss, outputs) if return_outputs else loss
-
-    def _refuse(self, loss: float, rows: list[int]) -> None:
-        """Stop: from here on every weight would be lost."""
-        raise RunError(
-            f"the loss is {loss} at step {self.state.global_step + 1}, learning rate {self._get_learning_rate():.3g}; "
-            f"lower learning_rate, or look at these training rows: {', '.join(map(str, rows))}"
-        )
 
 
 def train(
@@ -115,48 +66,67 @@ def train(
         InterruptedRunError: asked to stop; a checkpoint was saved first.
         RunError: the loss is not finite, or the disk or the memory is full.
     """
-    arguments = _arguments(recipe, course, work)
-    trainer = _Trainer(
+    loop = Loop(
         course.loss,
         model=model,
-        args=arguments,
+        args=_arguments(recipe, course, work),
         train_dataset=list(course.train),
         eval_dataset=list(course.validation),
         data_collator=partial(collate, tokenizer),
         processing_class=tokenizer,
         compute_metrics=_judge(course.task),
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
+    loop.remove_callback(PrinterCallback)
+    loop.remove_callback(ProgressCallback)
+    patience = Patience(recipe.early_stopping_patience)
+    start = processes.from_first(lambda: newest_complete(work))
     with StopSignals() as stop:
-        for callback in (
-            Guard(stop, trainer),
-            Patience(recipe.early_stopping_patience),
-            Journal(course.stage, work, report),
-        ):
-            trainer.add_callback(callback)
-        _run(trainer, work, recipe)
+        watchers = [Guard(stop, loop, recipe.save_total_limit), patience, Journal(course.stage, work, report)]
+        for callback in [*watchers, *_tensorboard(recipe, course.stage, work, start)]:
+            loop.add_callback(callback)
+        _run(loop, start, patience, recipe)
         if stop.requested:
             raise InterruptedRunError(f"stopped while in {course.stage}; run the same command again to go on")
-    return _summary(trainer)
+    return _summary(loop)
 
 
-def _run(trainer: Trainer, work: Path, recipe: TrainingRecipe) -> None:
-    """Train from the newest whole checkpoint, and say clearly what goes wrong."""
-    start = newest_complete(work)
+def _tensorboard(recipe: TrainingRecipe, stage: str, work: Path, start: Path | None) -> list[TrainerCallback]:
+    """TensorBoard's event files go to `logs/` in the run folder; what follows step `start` there is superseded."""
+    if "tensorboard" not in recipe.report_to or not processes.is_first():
+        return []
+    from torch.utils.tensorboard import SummaryWriter  # slow, and seldom asked for
+
+    step = int(start.name.rpartition("-")[2]) + 1 if start else 0
+    return [TensorBoardCallback(SummaryWriter(str(work.parent / "logs" / stage), purge_step=step))]
+
+
+def _run(loop: Loop, start: Path | None, patience: Patience, recipe: TrainingRecipe) -> None:
+    """Train from a checkpoint or from the beginning, and say clearly what goes wrong."""
     if start is not None:
         LOG.info("going on from %s", start)
+        state = TrainerState.load_from_json(str(start / STATE))
+        if state.global_step >= state.max_steps or patience.is_over(loop.args, state):
+            # Trainer would take one more step.
+            _finish(loop, start, state)
+            return
     try:
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        loop.train(resume_from_checkpoint=str(start) if start else None)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise _explained(error, work, recipe) from error
+        raise _explained(error, Path(str(loop.args.output_dir)), recipe) from error
+
+
+def _finish(loop: Loop, last: Path, state: TrainerState) -> None:
+    """End a training that was cut off after its last step: take the best weights."""
+    best = checkpoint(last.parent, state.best_global_step)
+    loop.model.load_state_dict(load_file(best / "model.safetensors"))
+    loop.state = state
 
 
 def _explained(error: Exception, work: Path, recipe: TrainingRecipe) -> Exception:
     """A full disk or memory in one clear line; anything else as it is."""
+    if files.is_full(error):
+        return files.disk_error(error, work)
     text = str(error).lower()
-    if "no space left" in text or "inline_container" in text or getattr(error, "errno", None) == 28:
-        return disk_error(OSError(28, "No space left on device"), work)
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text:
         batch = recipe.per_device_train_batch_size
         return RunError(
@@ -189,7 +159,7 @@ def has_bf16() -> bool:
 
 def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingArguments:
     """The recipe as TrainingArguments."""
-    own = {"bf16", "early_stopping_patience", "label_smoothing_factor", "report_to"}
+    own = {"bf16", "early_stopping_patience", "label_smoothing_factor", "report_to", "save_total_limit"}
     options = {key: value for key, value in recipe.model_dump().items() if key not in own and value is not False}
     gpu = torch.cuda.is_available()
     return TrainingArguments(
@@ -207,23 +177,22 @@ def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingAr
         greater_is_better=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        train_sampling_strategy="group_by_length",
         dataloader_pin_memory=gpu,
         ddp_find_unused_parameters=False,
-        report_to=list(recipe.report_to) or "none",
+        report_to=[name for name in recipe.report_to if name != "tensorboard"] or "none",
         run_name=course.stage,
         disable_tqdm=True,
     )
 
 
-def _summary(trainer: Trainer) -> dict[str, Any]:
+def _summary(loop: Loop) -> dict[str, Any]:
     """What a step's manifest keeps of its training."""
-    last = [entry for entry in trainer.state.log_history if "train_runtime" in entry]
+    last = [entry for entry in loop.state.log_history if "train_runtime" in entry]
     return {
-        "steps": trainer.state.global_step,
+        "steps": loop.state.global_step,
         "examples_per_second": last[-1]["train_samples_per_second"] if last else None,
-        "best": trainer.state.best_metric,
-        "best_step": trainer.state.best_global_step,
+        "best": loop.state.best_metric,
+        "best_step": loop.state.best_global_step,
         "threads": torch.get_num_threads(),
-        "bf16": trainer.args.bf16,
+        "bf16": loop.args.bf16,
     }

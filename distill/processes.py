@@ -1,0 +1,44 @@
+"""Several processes that train one model (torchrun, accelerate launch): what they have to agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, reduce
+
+Value = TypeVar("Value")
+PATIENCE = timedelta(days=7)
+"""How long the others wait while the first process labels or measures; torch's default is half an hour."""
+
+
+def join() -> bool:
+    """Meet the other processes, if there are any; whether this is the first one."""
+    return bool(PartialState(timeout=PATIENCE).is_main_process)
+
+
+def is_first() -> bool:
+    """Whether this is the first process, or the only one."""
+    return bool(PartialState().is_main_process)
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    PartialState().wait_for_everyone()
+
+
+def from_first(make: Callable[[], Value]) -> Value:
+    """What the first process makes, told to all."""
+    found = [make() if is_first() else None]
+    return broadcast_object_list(found)[0] if PartialState().num_processes > 1 else found[0]  # type: ignore[no-any-return]
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any process says yes; all get the same answer."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return flag
+    return bool(reduce(torch.tensor([float(flag)], device=state.device), "sum").item())
