@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from distill import files
+from distill.config_file import build, config_problems, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.hub import hub_problem
 from distill.layers import apply_sizes, model_config
@@ -21,7 +23,7 @@ from distill.sources import resolve
 from distill.task import Task
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-UNSAFE_KEYS = ("auto_map", "trust_remote_code", "_attn_implementation_internal")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def _problems(folder: Path) -> list[str]:
     """What keeps this folder from being used."""
-    try:
-        config = files.read_json(folder / "config.json")
-    except (OSError, ValueError) as error:
-        return [f"config.json: {error}"]
-    if not isinstance(config, dict):
-        return ["config.json: not a JSON object"]
-    problems = [f"config.json: {key} asks for code from the folder, which is never run" for key in UNSAFE_KEYS if config.get(key)]
+    problems = config_problems(folder / "config.json")
+    if (folder / "tokenizer_config.json").exists():
+        problems += config_problems(folder / "tokenizer_config.json")
     if not list(folder.glob("*.safetensors")):
         found = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "none"
-        problems.append(f"weights: expected model.safetensors (found {found}); convert pickled weights with safetensors first")
+        problems.append(
+            f"weights: expected model.safetensors (found {found}); convert pickled weights with safetensors first"
+        )
     return problems
 
 
@@ -78,47 +78,87 @@ def _read_task(folder: Path) -> Task | None:
 def load_model(folder: Path, task: Task | None = None, seed: int = 0) -> nn.Module:
     """The classifier in `folder`, in evaluation mode.
 
-    A folder written by potstill (pruned ones too) is rebuilt from its config and filled strictly. Any other folder
-    gets a fresh head for `task`, seeded, unless its head answers the same labels: then its rows are put in the task's
-    order.
+    A folder written by potstill (pruned ones too) is rebuilt from its config and filled strictly. Its head, or that of
+    any other folder, stays if it answers the labels of `task`, its rows put in the task's order; otherwise a fresh one
+    takes its place, seeded.
 
     Raises:
         CheckpointError: the folder cannot be used, or weights and config do not fit.
     """
     checkpoint = open_checkpoint(folder)
+    torch.manual_seed(seed)
     if checkpoint.task is not None:
-        return _rebuild(folder)
+        model = _rebuild(folder)
+        return model if task is None else _for_labels(model, task)
     if task is None:
         raise CheckpointError(f"{folder} has no task.json: a task is needed to give it a head")
-    torch.manual_seed(seed)
     return _with_head(folder, task)
 
 
 def _rebuild(folder: Path) -> nn.Module:
     """A potstill checkpoint: config, sizes, then every weight."""
-    config = AutoConfig.from_pretrained(folder)
-    model = cast(nn.Module, AutoModelForSequenceClassification.from_config(config))
+    model = build(read_config(folder / "config.json"), folder)
     apply_sizes(model)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except (RuntimeError, OSError) as error:
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
+    except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
     return model.eval()
 
 
+def _for_labels(model: nn.Module, task: Task) -> nn.Module:
+    """The model with a head for the task's labels: its own, its rows put in their order, or else a fresh one."""
+    own, wanted = _labels(model_config(model)), list(task.labels)
+    if own == wanted:
+        return model
+    if sorted(own) == sorted(wanted):
+        _reorder_head(model, [own.index(label) for label in wanted])
+    else:
+        _fresh_head(model, len(wanted))
+    model_config(model).update(label_config(wanted))
+    return model
+
+
+def _labels(config: Any) -> list[str]:
+    """The labels that a config names, in the order of the outputs."""
+    return [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
+
+
 def _with_head(folder: Path, task: Task) -> nn.Module:
     """Somebody else's model, with a head for the task."""
-    config = AutoConfig.from_pretrained(folder)
-    own = [config.id2label[i] for i in range(config.num_labels)]
-    keeps = set(own) == set(task.labels)
-    labels = own if keeps else list(task.labels)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, ignore_mismatched_sizes=True, dtype=torch.float32, **label_config(labels)
-    )
-    if keeps and own != list(task.labels):
-        _reorder_head(model, [own.index(label) for label in task.labels])
-        model_config(model).update(label_config(list(task.labels)))
-    return cast(nn.Module, model.eval())
+    own = _labels(read_config(folder / "config.json"))
+    keeps = sorted(own) == sorted(task.labels)
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **label_config(own if keeps else list(task.labels)),
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded", [first_line(error)]) from error
+    _check_encoder(model, found, folder)
+    return _for_labels(cast(nn.Module, model.eval()), task)
+
+
+def _check_encoder(model: Any, found: dict[str, Any], folder: Path) -> None:
+    """Refuse an encoder whose weights are not all there: transformers fills the gaps with random ones.
+
+    Raises:
+        CheckpointError: naming what is missing or of another shape. Head and pooler may be.
+    """
+    gaps = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    own = model.base_model_prefix + "."
+    bad = sorted(key for key in gaps if key.startswith(own) and ".pooler." not in key)
+    if bad:
+        raise CheckpointError(
+            f"{folder}: weights of the encoder are missing, or of another shape than the config's", bad
+        )
 
 
 def label_config(labels: list[str]) -> dict[str, Any]:
@@ -131,8 +171,13 @@ def label_config(labels: list[str]) -> dict[str, Any]:
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """The last linear map: its rows are the labels."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    """The last linear map of the classifier (XLM-RoBERTa lists it before the encoder): its rows are the labels."""
+    named = [
+        module
+        for name, module in model.named_modules()
+        if name.startswith("classifier") and isinstance(module, nn.Linear)
+    ]
+    return named[-1]
 
 
 def _reorder_head(model: nn.Module, order: list[int]) -> None:
@@ -142,16 +187,26 @@ def _reorder_head(model: nn.Module, order: list[int]) -> None:
     last.bias = nn.Parameter(last.bias.detach()[order])
 
 
+def _fresh_head(model: nn.Module, rows: int) -> None:
+    """Start the head anew, with as many rows."""
+    last = head(model)
+    weight = torch.empty(rows, last.in_features)
+    nn.init.normal_(weight, std=getattr(model_config(model), "initializer_range", 0.02))
+    last.weight, last.bias, last.out_features = nn.Parameter(weight), nn.Parameter(torch.zeros(rows)), rows
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's fast tokenizer.
 
     Raises:
         CheckpointError: there is none that can be written as tokenizer.json.
     """
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise CheckpointError(f"{folder} has no tokenizer", [f"expected one of {', '.join(TOKENIZER_FILES)}"])
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no tokenizer that can be loaded", [str(error).splitlines()[0]]) from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # a broken file ends in any error, tokenizers' bare Exception among them
+        raise CheckpointError(f"{folder} has no tokenizer that can be loaded", [first_line(error)]) from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{folder}: its tokenizer has no tokenizer.json form, which bundles need")
     return cast(PreTrainedTokenizerBase, tokenizer)

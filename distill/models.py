@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from distill.checkpoint import label_config, load_model
+from distill.config_file import build, read_config
 from distill.errors import RecipeError
-from distill.layers import model_config, stack
+from distill.layers import SIZES_KEY, apply_sizes, model_config, stack
 from distill.recipe import StudentRecipe
 from distill.task import Task
 
@@ -55,7 +55,7 @@ def build_student(recipe: StudentRecipe, teacher: nn.Module, task: Task, start: 
     """
     torch.manual_seed(seed)
     if recipe.model is not None and start is not None:
-        return load_model(start, task)
+        return load_model(start, task, seed)
     if recipe.config is not None and start is not None:
         return _from_config(start, task)
     return copied(teacher, recipe)
@@ -63,9 +63,9 @@ def build_student(recipe: StudentRecipe, teacher: nn.Module, task: Task, start: 
 
 def _from_config(path: Path, task: Task) -> nn.Module:
     """A student with random weights."""
-    config = AutoConfig.from_pretrained(path)
+    config = read_config(path)
     config.update(label_config(list(task.labels)))
-    return cast(nn.Module, AutoModelForSequenceClassification.from_config(config))
+    return build(config, path)
 
 
 def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
@@ -79,7 +79,9 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     config = copy.deepcopy(model_config(teacher))
     config.num_hidden_layers = len(kept)
     _narrow(config, recipe)
-    student = cast(nn.Module, AutoModelForSequenceClassification.from_config(config))
+    _choose_sizes(config, kept)
+    student = build(config, Path(config.name_or_path))
+    apply_sizes(student)
     source = {f"{name}.{new}.": f"{name}.{old}." for new, old in enumerate(kept)}
     weights = teacher.state_dict()
     student.load_state_dict(
@@ -88,30 +90,58 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     return student
 
 
-def _narrow(config: object, recipe: StudentRecipe) -> None:
+def _choose_sizes(config: Any, kept: Sequence[int]) -> None:
+    """Of a pruned teacher's layer sizes, those of the layers that are kept."""
+    sizes = getattr(config, SIZES_KEY, None)
+    if sizes is not None:
+        setattr(config, SIZES_KEY, [sizes[layer] for layer in kept])
+
+
+def _narrow(config: Any, recipe: StudentRecipe) -> None:
     """Put the narrower widths into a config; the size of a head stays.
 
     Raises:
-        RecipeError: wider than the teacher, or not a whole number of heads.
+        RecipeError: wider than the teacher, not a whole number of heads, or the teacher was pruned.
     """
-    if recipe.intermediate_size is not None:
-        key = "intermediate_size" if hasattr(config, "intermediate_size") else "hidden_dim"
-        setattr(config, key, _at_most(config, key, recipe.intermediate_size))
-    if recipe.hidden_size is None:
+    widths = (recipe.hidden_size, recipe.intermediate_size)
+    if widths == (None, None):
         return
-    head_size = config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
-    if recipe.hidden_size % head_size:
-        raise RecipeError(f"student.hidden_size: expected a multiple of the head size {head_size}")
-    config.hidden_size = _at_most(config, "hidden_size", recipe.hidden_size)  # type: ignore[attr-defined]
-    config.num_attention_heads = recipe.hidden_size // head_size  # type: ignore[attr-defined]
+    problems = [*_head_problems(config, recipe), *_width_problems(config, recipe)]
+    if problems:
+        raise RecipeError("the student's widths do not fit the teacher", problems)
+    setattr(config, _neurons_key(config), recipe.intermediate_size or getattr(config, _neurons_key(config)))
+    if recipe.hidden_size is not None:
+        config.num_attention_heads = recipe.hidden_size * config.num_attention_heads // config.hidden_size
+        if getattr(config, "embedding_size", None) == config.hidden_size:  # ELECTRA: no projection between them
+            config.embedding_size = recipe.hidden_size
+        config.hidden_size = recipe.hidden_size
 
 
-def _at_most(config: object, key: str, value: int) -> int:
-    """`value`, unless the teacher is smaller."""
-    largest = int(getattr(config, key))
-    if value > largest:
-        raise RecipeError(f"student.{key}: {value} is more than the teacher's {largest}")
-    return value
+def _neurons_key(config: Any) -> str:
+    """What the config calls the feed-forward width."""
+    return "intermediate_size" if hasattr(config, "intermediate_size") else "hidden_dim"
+
+
+def _head_problems(config: Any, recipe: StudentRecipe) -> list[str]:
+    """Why heads cannot be divided as asked."""
+    head_size = config.hidden_size // config.num_attention_heads
+    problems = []
+    if hasattr(config, SIZES_KEY):
+        problems.append("the teacher was pruned: its layers have sizes of their own and cannot be narrowed")
+    if recipe.hidden_size is not None and recipe.hidden_size % head_size:
+        problems.append(f"student.hidden_size: expected a multiple of the head size {head_size}")
+    return problems
+
+
+def _width_problems(config: Any, recipe: StudentRecipe) -> list[str]:
+    """Widths that are larger than the teacher's."""
+    asked = (
+        ("hidden_size", recipe.hidden_size, config.hidden_size),
+        ("intermediate_size", recipe.intermediate_size, getattr(config, _neurons_key(config))),
+    )
+    return [
+        f"student.{key}: {value} is more than the teacher's {most}" for key, value, most in asked if (value or 0) > most
+    ]
 
 
 def _renamed(key: str, source: dict[str, str]) -> str:
