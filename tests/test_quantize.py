@@ -31,28 +31,28 @@ def split(count: int, seed: int) -> Split:
 
 
 def dataset(train: Split | None = None, validation: Split | None = None) -> Dataset:
-    splits = {"train": train or split(40, 1), "validation": validation or split(150, 2), "test": split(10, 3)}
+    splits = {
+        "train": split(40, 1) if train is None else train,
+        "validation": split(150, 2) if validation is None else validation,
+        "test": split(10, 3),
+    }
     return Dataset(TASK, splits, "0" * 64, {}, ())
 
 
 @pytest.fixture(scope="module")
 def bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny classifier whose head was fitted to the toy rows by ridge regression, as fp32."""
+    """A tiny classifier that learned the toy rows, as fp32."""
     import torch
 
-    model = load_model(tiny_encoder, TASK)
+    model = load_model(tiny_encoder, TASK).eval()
     tokenizer = load_tokenizer(tiny_encoder)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "embeddings.word" in name:
-                parameter.normal_(0, 1)
-        rows = split(200, 5)
-        encoded = tokenizer(list(rows.texts), padding=True, return_tensors="pt")
-        states = model.bert(**encoded).pooler_output
-        wanted = torch.nn.functional.one_hot(torch.tensor(rows.labels), 2).float() * 8 - 4
-        ridge = states.T @ states + torch.eye(states.shape[1])
-        model.classifier.weight.copy_(torch.linalg.solve(ridge, states.T @ wanted).T)
-        model.classifier.bias.zero_()
+    rows = split(64, 5)
+    encoded = tokenizer(list(rows.texts), padding=True, return_tensors="pt")
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        model(**encoded, labels=torch.tensor(rows.labels)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     folder = tmp_path_factory.mktemp("int8")
     save(model, tokenizer, TASK, folder / "checkpoint")
     return export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=split(20, 4))
@@ -74,7 +74,9 @@ def test_each_method_makes_a_bundle_that_answers(
     assert made.details["quantization"]["products"] == "26 of 26 products quantized"
     assert made.details["reduce_range"] is True
     assert made.details["parity"] == bundle.details["parity"]
-    assert made.files["onnx/model_int8.onnx"].bytes < bundle.files["onnx/model.onnx"].bytes / 2
+    assert (
+        made.files["onnx/model_int8.onnx"].bytes < bundle.files["onnx/model.onnx"].bytes * 0.6
+    )  # graph and positions are not weights
     texts = dataset().splits["validation"].texts
     exact, small = load(bundle.folder).logits(texts), load(made.folder).logits(texts)
     assert (exact.argmax(-1) == small.argmax(-1)).mean() > 0.9
@@ -150,9 +152,8 @@ def damaged(
     def make_damaged(graph: onnx.ModelProto, per_channel: bool) -> onnx.ModelProto:
         made = make(graph, per_channel)
         for value in made.graph.initializer:
-            if value.name == "classifier.weight_quantized" or "word_embeddings.weight_quantized" in value.name:
-                shuffled = np.random.default_rng(0).permutation(numpy_helper.to_array(value))
-                value.CopyFrom(numpy_helper.from_array(shuffled, value.name))
+            if value.name == "classifier.weight_quantized":
+                value.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(value), value.name))
         return made
 
     return make_damaged
