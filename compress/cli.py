@@ -157,7 +157,7 @@ def quantize(source: Path, data: Path | None, **found: Any) -> None:
 
     if source.is_dir():
         bundle = paths.quantize_folder(source, data, options(**found))
-        click.echo(f"wrote {bundle.folder} ({bundle.precision}): {bundle.details['products']['line']}")
+        click.echo(f"wrote {bundle.folder} ({bundle.precision}): {bundle.details['quantization']['products']}")
     else:
         _in_recipe(source, found, paths.quantize_run, "quantize")
 

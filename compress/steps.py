@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from export.bundle import read_bundle
 from export.graph import export
 
 IMPORTANCE_BATCH = 16
+LOG = logging.getLogger("potstill")
 
 
 def prune_step(opened: Run, recipe: PruneRecipe) -> run.Step:
