@@ -96,6 +96,8 @@ def in_run(path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
     """Open the recipe's run under its lock, with progress, and do `work` in it."""
     recipe = load_recipe(path, chosen)
     quiet_libraries()
+    from functools import partial
+
     from distill import processes
     from distill.progress import Bars
     from distill.run import lock
@@ -105,10 +107,14 @@ def in_run(path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
     folder = run_folder(recipe, chosen)
     first = processes.join()
     with Bars(quiet=chosen.quiet or not first) as bars:
-        if chosen.dry_run or not first:
-            return work(open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars))
+        enter = partial(open_run, recipe, folder, path.parent, default_cache(), chosen.force, bars)
+        if not first:
+            work(enter())
+            raise click.exceptions.Exit(0)  # the first process tells the result
+        if chosen.dry_run:
+            return work(enter())
         with lock(folder, chosen.force):
-            opened = open_run(recipe, folder, path.parent, default_cache(), chosen.force, bars)
+            opened = enter()
             for warning in opened.dataset.warnings:
                 logging.getLogger("potstill").warning("data: %s", warning)
             result = work(opened)
@@ -160,12 +166,20 @@ def _exit_code(group: click.Command) -> int:
             raise
         missing = missing_extra(error)
         return _say(str(missing), missing.exit_code)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (whoever read our output has left)
-        return 0
+    except OSError as error:
+        return _failed(error)
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted; run the same command again to go on", 130)
     return 0
+
+
+def _failed(error: OSError) -> int:
+    """The system refused something: one line with the file's name."""
+    if isinstance(error, BrokenPipeError):
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (whoever read our output has left)
+        return 0
+    where = f": {error.filename}" if error.filename else ""
+    return _say(f"{error.strerror or error}{where}", 1)
 
 
 def _say(message: str, code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -17,7 +17,7 @@ PATIENCE = timedelta(days=7)
 
 def join() -> bool:
     """Meet the other processes, if there are any; whether this is the first one."""
-    return bool(PartialState(timeout=PATIENCE).is_main_process)
+    return bool(PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE).is_main_process)
 
 
 def is_first() -> bool:
@@ -32,8 +32,11 @@ def wait() -> None:
 
 def from_first(make: Callable[[], Value]) -> Value:
     """What the first process makes, told to all."""
-    found = [make() if is_first() else None]
-    return broadcast_object_list(found)[0] if PartialState().num_processes > 1 else found[0]  # type: ignore[no-any-return]
+    if PartialState().num_processes == 1:
+        return make()
+    found: list[Any] = [make() if is_first() else None]
+    broadcast_object_list(found)
+    return cast(Value, found[0])
 
 
 def anyone(flag: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import time
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from distill import files
 from distill.errors import RecipeError, RunError
 
+LOG = logging.getLogger("potstill")
 MANIFEST = "run.json"
 FORMAT = 1
 PACKAGES = ("potstill", "numpy", "torch", "transformers", "tokenizers", "onnx", "onnxruntime")
@@ -183,11 +185,14 @@ def run_step(step: Step, make: Callable[[Path], Mapping[str, Any]], force: bool 
 def may_reuse(step: Step, force: bool) -> bool:
     """Whether the old result stands; with `force` what does not fit is simply redone."""
     try:
-        return is_done(step)
+        done = is_done(step)
     except RecipeError:
         if not force:
             raise
         return False
+    if done:
+        LOG.info("%s is up to date", step.folder)
+    return done
 
 
 def output_sum(value: Mapping[str, Any]) -> str:

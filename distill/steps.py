@@ -102,10 +102,9 @@ def _expect_labels(source: Path, task: Task) -> None:
     """
     config = read_config(source / "config.json")
     own = [str(config.id2label[i]) for i in range(config.num_labels)]
-    problems = [f"{label!r} is in the data, the teacher never answers it" for label in task.labels if label not in own]
-    problems += [
-        f"{label!r} is a teacher's answer that the data does not have" for label in own if label not in task.labels
-    ]
+    missing, extra = set(task.labels) - set(own), set(own) - set(task.labels)
+    problems = [f"{label!r} is in the data, the teacher never answers it" for label in sorted(missing)]
+    problems += [f"{label!r} is a teacher's answer that the data does not have" for label in sorted(extra)]
     if problems:
         raise DataError(
             f"the teacher {source} answers other labels than the task's; rename the data's with task.label_names, "
