@@ -6,12 +6,14 @@ Options of `training` carry the names of transformers' `TrainingArguments`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from distill.recipe_file import checked, read_yaml, with_overrides
 from distill.task import KINDS, METRICS
+
+Items = TypeVar("Items", bound=tuple[object, ...])
 
 
 def _label(value: object) -> object:
@@ -19,9 +21,18 @@ def _label(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _different(values: Items) -> Items:
+    """No value twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("expected different values")
+    return values
+
+
 Label = Annotated[str, BeforeValidator(_label)]
+Different = AfterValidator(_different)
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -35,6 +46,12 @@ class SplitRecipe(Section):
 
     validation: Fraction = Field(0.1, description="share of the rows held out to choose by")
     test: Fraction = Field(0.1, description="share of the rows held out to report on")
+
+    @model_validator(mode="after")
+    def _some_left(self) -> SplitRecipe:
+        if self.validation + self.test >= 1:
+            raise ValueError("`validation` and `test` leave no rows to learn from")
+        return self
 
 
 class DataRecipe(Section):
@@ -76,7 +93,7 @@ class TaskRecipe(Section):
     label_names: dict[Label, Label] = Field(
         {}, description="better names for the data's labels: {0: negative, 1: positive}"
     )
-    labels: tuple[Label, ...] | None = Field(
+    labels: Annotated[tuple[Label, ...], Field(min_length=2), Different] | None = Field(
         None, description="the labels in order; read off the training data if left out"
     )
     metric: Literal[METRICS] = Field("accuracy", description="what decides which checkpoint is best")  # type: ignore[valid-type]
@@ -110,6 +127,13 @@ class TrainingRecipe(Section):
     dataloader_num_workers: int = Field(0, ge=0, description="processes that prepare batches")
     report_to: tuple[str, ...] = Field((), description="trackers: tensorboard, wandb, mlflow, …")
 
+    @field_validator("max_steps")
+    @classmethod
+    def _never_or_some(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError("expected -1 or a number of steps")
+        return value
+
     @model_validator(mode="after")
     def _steps_given(self) -> TrainingRecipe:
         if (self.eval_strategy == "steps") != (self.eval_steps is not None):
@@ -141,7 +165,7 @@ class StudentRecipe(DistillationRecipe):
         None, description="start from this smaller checkpoint; left out: from the teacher's layers"
     )
     config: str | None = Field(None, description="start from random weights of this config.json")
-    layers: Positive | tuple[int, ...] | None = Field(
+    layers: Positive | Annotated[tuple[Count, ...], Field(min_length=1), Different] | None = Field(
         None, description="how many layers are copied, evenly spaced, or which ones (counted from 0); left out: half"
     )
     hidden_size: Positive | None = Field(None, description="narrower width; the leading part of each weight is copied")
@@ -165,6 +189,12 @@ class PruneRecipe(DistillationRecipe):
     neurons: Fraction = Field(0.5, description="share of the feed-forward neurons removed")
     importance_examples: Positive = Field(512, description="training rows on which importance is measured")
 
+    @model_validator(mode="after")
+    def _something(self) -> PruneRecipe:
+        if self.heads == self.neurons == 0:
+            raise ValueError("nothing is removed: give `heads` or `neurons` a share, or leave `prune` out")
+        return self
+
 
 class ExportRecipe(Section):
     """The fp32 ONNX graph."""
@@ -176,7 +206,7 @@ class ExportRecipe(Section):
 class QuantizeRecipe(Section):
     """int8, and the gate it has to pass on the validation split."""
 
-    methods: tuple[Literal["dynamic", "static"], ...] = Field(
+    methods: Annotated[tuple[Literal["dynamic", "static"], ...], Different] = Field(
         ("dynamic", "static"), min_length=1, description="what is tried"
     )
     per_channel: bool = Field(True, description="one scale an output channel, not one a matrix")
@@ -189,15 +219,27 @@ class QuantizeRecipe(Section):
 class BenchRecipe(Section):
     """What is timed."""
 
-    batch_sizes: tuple[Positive, ...] = Field((1, 8, 32), min_length=1, description="rows a batch")
-    lengths: tuple[Positive, ...] = Field((16, 64, 128), min_length=1, description="tokens a row")
-    threads: tuple[Positive | Literal["all"], ...] = Field((1, "all"), min_length=1, description="processor threads")
-    devices: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(("cpu",), min_length=1, description="where")
+    batch_sizes: Annotated[tuple[Positive, ...], Different] = Field(
+        (1, 8, 32), min_length=1, description="rows a batch"
+    )
+    lengths: Annotated[tuple[Positive, ...], Different] = Field((16, 64, 128), min_length=1, description="tokens a row")
+    threads: Annotated[tuple[Positive | Literal["all"], ...], Different] = Field(
+        (1, "all"), min_length=1, description="processor threads"
+    )
+    devices: Annotated[tuple[Literal["cpu", "cuda", "tensorrt"], ...], Different] = Field(
+        ("cpu",), min_length=1, description="where"
+    )
     seconds_per_cell: float = Field(
         6.0, gt=0, description="time given to one batch, length and thread count, all models together"
     )
     min_rounds: Positive = Field(5, description="rounds at least, however slow")
     max_rounds: Positive = Field(200, description="rounds at most")
+
+    @model_validator(mode="after")
+    def _rounds_in_order(self) -> BenchRecipe:
+        if self.min_rounds > self.max_rounds:
+            raise ValueError(f"min_rounds {self.min_rounds} is more than max_rounds {self.max_rounds}")
+        return self
 
 
 class Recipe(Section):

@@ -36,6 +36,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     """A mapping whose keys are all different."""
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "expected a word as key", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
         seen.add(key.value)
@@ -99,6 +101,8 @@ def _value(override: str, text: str) -> Any:
         return parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: the value is not YAML", [_yaml_problem(error)]) from error
+    except RecursionError as error:
+        raise RecipeError(f"--set {override[:60]}…: the value is nested too deeply") from error
 
 
 def _put(value: Any, path: list[str], leaf: Any) -> Any:
