@@ -58,6 +58,7 @@ def static(graph: onnx.ModelProto, per_channel: bool, batches: Iterable[Batch]) 
     """int8 weights and fixed ranges: the smallest and largest value on `batches`. No answer depends on its batch.
 
     Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time.
+    Percentiles instead of the extremes were no better at 99.999 and worse below.
     """
     with _output() as path:
         quantize_static(

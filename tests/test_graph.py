@@ -89,6 +89,8 @@ def test_every_architecture_answers_like_torch(name: str, pruned: bool, tmp_path
     assert parity["n"] == len(EXAMPLES) + 14
     assert bundle.inputs == inputs_of(load_model(checkpoint))
     assert load(bundle.folder).logits(EXAMPLES.texts).std(axis=0).min() > 1e-3  # texts are told apart
+    written = [name for node in onnx.load(bundle.model_path).graph.node for name in node.output]
+    assert sum(name.endswith("_first") for name in written) == 1  # the last layer is computed for one position
 
 
 @pytest.mark.parametrize("opset", [17, 23])
