@@ -87,15 +87,24 @@ def choose(scores: Sequence[torch.Tensor], removed: float, multiple: int = 1) ->
     matrices of odd sizes are slow.
     """
     normed = [score / score.norm().clamp(min=1e-12) for score in scores]
-    together = torch.cat(normed)
+    together = torch.cat([_best_first(score) for score in normed])
+    layer = torch.cat([torch.full_like(score, i, dtype=torch.long) for i, score in enumerate(normed)])
     kept = max(len(scores), round(len(together) * (1 - removed)))
-    threshold = together.sort(descending=True).values[kept - 1]
-    return [_best(score, int((score >= threshold).sum()), multiple) for score in normed]
+    chosen = together.sort(descending=True, stable=True).indices[:kept]
+    counts = layer[chosen].bincount(minlength=len(scores)).tolist()
+    return [_best(score, count, multiple) for score, count in zip(normed, counts, strict=True)]
+
+
+def _best_first(score: torch.Tensor) -> torch.Tensor:
+    """The scores with the best one lifted above all others, so that it is kept."""
+    lifted = score.clone()
+    lifted[score.argmax()] = torch.inf
+    return lifted
 
 
 def _best(score: torch.Tensor, count: int, multiple: int) -> list[int]:
     """The `count` best units, rounded to a multiple, in order."""
-    rounded = max(multiple, multiple * round(count / multiple)) if len(score) >= multiple else max(1, count)
+    rounded = max(multiple, multiple * ((count + multiple // 2) // multiple)) if len(score) >= multiple else count
     best = score.sort(descending=True, stable=True).indices[: min(rounded, len(score))]
     return sorted(best.tolist())
 
