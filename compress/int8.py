@@ -1,7 +1,8 @@
 """The two int8 forms of a graph: ranges taken from each input as it comes, or fixed beforehand on training text.
 
 Only products with a stored weight and embedding tables are quantized. Attention's products of two activations stay
-float: they are a few per cent of the time, and the mask's -3.4e38 has no place in an int8 range.
+float: they are a few per cent of the time, and the mask's -3.4e38 has no place in an int8 range. Each output channel has
+a scale of its own: with one scale a matrix and 7-bit weights a sentiment student lost 4.5 points.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ TABLES = ("Gather",)
 Batch = Mapping[str, NDArray[np.int64]]
 
 
-def dynamic(graph: onnx.ModelProto, per_channel: bool) -> onnx.ModelProto:
+def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
     """int8 weights; each activation gets its range while the model runs, so an answer depends on its batch."""
-    return _dynamic(graph, per_channel, (*PRODUCTS, *TABLES))
+    return _dynamic(graph, (*PRODUCTS, *TABLES))
 
 
-def _dynamic(graph: onnx.ModelProto, per_channel: bool, kinds: tuple[str, ...]) -> onnx.ModelProto:
+def _dynamic(graph: onnx.ModelProto, kinds: tuple[str, ...]) -> onnx.ModelProto:
     """Quantize nodes of these kinds dynamically."""
     with _output() as path:
         quantize_dynamic(
             _copy(graph),
             path,
             op_types_to_quantize=list(kinds),
-            per_channel=per_channel,
+            per_channel=True,
             reduce_range=REDUCE_RANGE,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
@@ -54,7 +55,7 @@ def _dynamic(graph: onnx.ModelProto, per_channel: bool, kinds: tuple[str, ...]) 
         return _read(path)
 
 
-def static(graph: onnx.ModelProto, per_channel: bool, batches: Iterable[Batch]) -> onnx.ModelProto:
+def static(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
     """int8 weights and fixed ranges: the smallest and largest value on `batches`. No answer depends on its batch.
 
     Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time.
@@ -62,12 +63,12 @@ def static(graph: onnx.ModelProto, per_channel: bool, batches: Iterable[Batch]) 
     """
     with _output() as path:
         quantize_static(
-            _dynamic(graph, per_channel, TABLES),
+            _dynamic(graph, TABLES),
             path,
             _Batches(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(PRODUCTS),
-            per_channel=per_channel,
+            per_channel=True,
             reduce_range=REDUCE_RANGE,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

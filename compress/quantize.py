@@ -22,8 +22,9 @@ from distill.data import Dataset, Split
 from distill.environment import cpu_flags, cpu_model
 from distill.errors import DataError
 from distill.files import new_folder
-from distill.metrics import Score, score
+from distill.metrics import Score, paired_difference, score
 from distill.recipe import QuantizeRecipe
+from distill.task import Task
 from export.bundle import Bundle, read_bundle, seal
 from export.manifest import CONFIG, TOKENIZER
 from export.runtime import load
@@ -37,22 +38,27 @@ Labels = NDArray[np.int64]
 Method = Callable[[], onnx.ModelProto]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One int8 model, and how it compares with fp32 on the validation split."""
 
     method: str
     folder: Path
+    labels: Labels
     score: Score
     agreement: float
     verdict: Verdict
     products: Products
     bytes: Mapping[str, int]
 
-    @property
-    def order(self) -> tuple[int, float, float]:
-        """What makes one trial better than another: the gate, then the metric, then agreement with fp32."""
-        return self.verdict.rank, self.score.value, self.agreement
+    def beats(self, other: Trial, gold: Sequence[int], task: Task) -> bool:
+        """Whether this one is to be kept rather than `other`, which the recipe names first.
+
+        It is where its verdict is better, or where its metric is higher by more than these examples leave open.
+        """
+        if self.verdict.rank != other.verdict.rank:
+            return self.verdict.rank > other.verdict.rank
+        return paired_difference(task.metric, gold, self.labels, other.labels, task.num_labels).low > 0
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -76,6 +82,7 @@ class QuantizeResult:
 def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeRecipe) -> QuantizeResult:
     """Quantize an fp32 bundle to `target`; the gate compares both on the validation split.
 
+    The methods are tried in the recipe's order: a later one is kept where it is better by more than chance.
     Ranges of static int8 come from training rows alone. When nothing passes, the best try is kept beside `target` as
     `rejected-NAME` and the fp32 bundle stays as it is.
 
@@ -94,12 +101,20 @@ def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeR
             compare(method, make(), Path(work) / method)
             for method, make in _methods(graph, bundle, dataset, settings).items()
         ]
-        best = max(tried, key=lambda trial: trial.order)
+        best = best_trial(tried, validation.labels, bundle.task)
         passed = best.verdict.state == "passed"
         place = target if passed else target.with_name(REJECTED + target.name)
         kept = _keep(best, place, bundle, _details(bundle, best, tried, before, settings), replace=not passed)
     gate.require(passed, [(trial.method, trial.verdict) for trial in tried], str(place))
     return QuantizeResult(kept, best.method, best.products, tuple(tried))
+
+
+def best_trial(tried: Sequence[Trial], gold: Sequence[int], task: Task) -> Trial:
+    """The trial that is kept."""
+    best = tried[0]
+    for trial in tried[1:]:
+        best = trial if trial.beats(best, gold, task) else best
+    return best
 
 
 def texts_of(split: Split) -> list[Text]:
@@ -112,7 +127,7 @@ def _methods(
 ) -> Mapping[str, Method]:
     """How to make each int8 graph that is to be tried."""
     makers: dict[str, Method] = {
-        "dynamic": partial(int8.dynamic, graph, settings.per_channel),
+        "dynamic": partial(int8.dynamic, graph),
         "static": partial(_static, graph, bundle, dataset.splits["train"], settings),
     }
     return MappingProxyType({method: makers[method] for method in settings.methods})
@@ -122,7 +137,7 @@ def _static(graph: onnx.ModelProto, bundle: Bundle, train: Split, settings: Quan
     """The static graph, calibrated on training rows one by one: padding would widen the ranges."""
     predictor = load(bundle.folder, threads=1)
     chosen = calibration_texts(texts_of(train), settings.calibration_examples)
-    return int8.static(graph, settings.per_channel, (predictor.encode([text]) for text in chosen))
+    return int8.static(graph, (predictor.encode([text]) for text in chosen))
 
 
 def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
@@ -163,6 +178,7 @@ def _try(
     return Trial(
         method,
         folder,
+        found,
         score(metric, split.labels, found, count),
         float(np.mean(found == reference)),
         verdict,
@@ -215,7 +231,6 @@ def _details(
         "quantization": {
             "method": best.method,
             "products": str(best.products),
-            "per_channel": settings.per_channel,
             "bytes": {"fp32": dict(before), "int8": dict(best.bytes)},
             "tried": {trial.method: trial.to_json() for trial in tried},
         },

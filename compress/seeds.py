@@ -164,7 +164,9 @@ def seeds_command(recipe: Path, seeds: str, output: Path | None, overrides: tupl
     loaded = load_recipe(recipe, Options(output, overrides, False, False, False, False))
     quiet_libraries()
     with Bars() as bars:
-        rows = repeat(recipe, loaded, [int(s) for s in seeds.split(",")], output or Path("runs") / f"{loaded.name}-seeds", bars)
+        rows = repeat(
+            recipe, loaded, [int(s) for s in seeds.split(",")], output or Path("runs") / f"{loaded.name}-seeds", bars
+        )
     click.echo(markdown(rows))
 
 

@@ -207,9 +207,8 @@ class QuantizeRecipe(Section):
     """int8, and the gate it has to pass on the validation split."""
 
     methods: Annotated[tuple[Literal["dynamic", "static"], ...], Different] = Field(
-        ("dynamic", "static"), min_length=1, description="what is tried"
+        ("dynamic", "static"), min_length=1, description="what is tried, the preferred one first"
     )
-    per_channel: bool = Field(True, description="one scale an output channel, not one a matrix")
     calibration_examples: Positive = Field(256, description="training rows that set the ranges of static int8")
     max_drop: Fraction = Field(0.01, description="largest loss of the metric against fp32")
     margin: Fraction = Field(0.02, description="how far the 95 % interval of that loss may reach beyond max_drop")

@@ -10,12 +10,14 @@ from conftest import toy_rows
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import int8
-from compress.products import bytes_by_part, count_products
-from compress.quantize import calibration_texts, quantize
+from compress.gate import decide
+from compress.products import Products, bytes_by_part, count_products
+from compress.quantize import Trial, best_trial, calibration_texts, quantize
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.data import Dataset, Split
 from distill.errors import DataError, GateError
 from distill.files import hash_files
+from distill.metrics import score
 from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle, read_bundle
@@ -119,7 +121,7 @@ def test_nothing_of_the_builder_is_in_the_int8_bundle(bundle: Bundle, settings: 
 def test_quantizing_twice_gives_the_same_bytes(bundle: Bundle) -> None:
     graph = onnx.load(bundle.model_path)
     before = graph.SerializeToString(deterministic=True)
-    first, second = (int8.dynamic(graph, True).SerializeToString(deterministic=True) for _ in range(2))
+    first, second = (int8.dynamic(graph).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
     assert graph.SerializeToString(deterministic=True) == before
 
@@ -147,10 +149,10 @@ def test_what_fails_the_gate_is_kept_as_rejected(
 
 
 def damaged(
-    make: Callable[[onnx.ModelProto, bool], onnx.ModelProto],
-) -> Callable[[onnx.ModelProto, bool], onnx.ModelProto]:
-    def make_damaged(graph: onnx.ModelProto, per_channel: bool) -> onnx.ModelProto:
-        made = make(graph, per_channel)
+    make: Callable[[onnx.ModelProto], onnx.ModelProto],
+) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+    def make_damaged(graph: onnx.ModelProto) -> onnx.ModelProto:
+        made = make(graph)
         for value in made.graph.initializer:
             if value.name == "classifier.weight_quantized":
                 value.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(value), value.name))
@@ -216,3 +218,31 @@ def test_bytes_by_part_by_hand() -> None:
     expected = {"word embedding": 160, "encoder layers": 16 + 16, "head": 32, "rest": 48 + 16}
     assert bytes_by_part(graph) == expected
     assert graph.initializer[0].data_type == TensorProto.FLOAT
+
+
+GOLD = (0, 1) * 100
+
+
+def trial(method: str, wrong: int, max_drop: float = 0.5) -> Trial:
+    """A trial that answers the first `wrong` of 200 rows wrongly; fp32 answers all of them."""
+    labels = np.array(GOLD)
+    labels[:wrong] = 1 - labels[:wrong]
+    settings = QuantizeRecipe(max_drop=max_drop, margin=0.5)
+    verdict = decide(GOLD, GOLD, labels, settings, metric="accuracy", num_labels=2)
+    return Trial(
+        method, Path(), labels, score("accuracy", GOLD, labels, 2), 1 - wrong / 200, verdict, Products(1, 1), {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (trial("dynamic", 0), trial("static", 0), "dynamic"),
+        (trial("dynamic", 2), trial("static", 1), "dynamic"),  # one row in 200 is chance
+        (trial("dynamic", 30), trial("static", 1), "static"),
+        (trial("dynamic", 30, max_drop=0.01), trial("static", 31), "static"),  # only one passes
+        (trial("static", 2), trial("dynamic", 1), "static"),  # the recipe's order
+    ],
+)
+def test_a_later_method_has_to_be_better_by_more_than_chance(first: Trial, second: Trial, kept: str) -> None:
+    assert best_trial([first, second], GOLD, TASK).method == kept
