@@ -1,8 +1,8 @@
 """The two int8 forms of a graph: ranges taken from each input as it comes, or fixed beforehand on training text.
 
 Only products with a stored weight and embedding tables are quantized. Attention's products of two activations stay
-float: they are a few per cent of the time, and the mask's -3.4e38 has no place in an int8 range. Each output channel has
-a scale of its own: with one scale a matrix and 7-bit weights a sentiment student lost 4.5 points.
+float: they are a few per cent of the time, and the mask's -3.4e38 has no place in an int8 range. Each output channel
+has a scale of its own: with one scale a matrix and 7-bit weights a sentiment student lost 4.5 points.
 """
 
 from __future__ import annotations
