@@ -103,8 +103,9 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a step that is complete: written last, with every file there in its size. Otherwise None."""
     try:
         value = files.read_json(folder / MANIFEST)
-        whole = all((folder / name).stat().st_size == entry["bytes"] for name, entry in value["files"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+        sizes = {name: entry["bytes"] for name, entry in value["files"].items() if entry["sha256"]}
+        whole = value["fingerprint"] and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(value) if whole else None
 
