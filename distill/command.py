@@ -162,22 +162,26 @@ def _exit_code(group: click.Command) -> int:
     except PotstillError as error:
         return _say(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in OWN:
-            raise
-        missing = missing_extra(error)
-        return _say(str(missing), missing.exit_code)
+        return _not_installed(error)
     except OSError as error:
         return _failed(error)
+    except SystemExit:  # click's answer when whoever read our output has left, which is no failure of ours
+        return 0
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted; run the same command again to go on", 130)
     return 0
 
 
+def _not_installed(error: ModuleNotFoundError) -> int:
+    """Name the extra; a module of our own that is missing is our mistake, with its traceback."""
+    if (error.name or "").partition(".")[0] in OWN:
+        raise error
+    missing = missing_extra(error)
+    return _say(str(missing), missing.exit_code)
+
+
 def _failed(error: OSError) -> int:
     """The system refused something: one line with the file's name."""
-    if isinstance(error, BrokenPipeError):
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (whoever read our output has left)
-        return 0
     where = f": {error.filename}" if error.filename else ""
     return _say(f"{error.strerror or error}{where}", 1)
 

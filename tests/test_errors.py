@@ -42,5 +42,5 @@ def test_messages(problems: list[str], text: str) -> None:
 
 
 def test_errors_come_back_from_other_processes() -> None:
-    copy = pickle.loads(pickle.dumps(RecipeError("wrong", ["a"])))  # noqa: S301 (our own bytes)
+    copy = pickle.loads(pickle.dumps(RecipeError("wrong", ["a"])))
     assert (type(copy), copy.message, copy.problems) == (RecipeError, "wrong", ("a",))

@@ -1,4 +1,4 @@
-"""Layers made smaller answer as the full model does with those heads and neurons switched off, and come back from disk."""
+"""Smaller layers answer as the full model does with those heads and neurons switched off, and come back from disk."""
 
 from __future__ import annotations
 
