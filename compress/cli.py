@@ -88,9 +88,14 @@ def run_command(recipe: Path, **found: Any) -> None:
 
 def _print_plan(recipe: Path, folder: Path, chosen: Any) -> None:
     """Say what would run. A run that has not begun is planned without touching its data."""
-    from compress.pipeline import fresh_plan, plan
+    if any(folder.glob("*/run.json")):
+        from compress.pipeline import plan
 
-    found = in_run(recipe, chosen, plan) if any(folder.glob("*/run.json")) else fresh_plan(load_recipe(recipe, chosen))
+        found = in_run(recipe, chosen, plan)
+    else:
+        from compress.order import fresh_plan
+
+        found = fresh_plan(load_recipe(recipe, chosen))
     show(found, chosen.as_json, "\n".join(f"{folder / name}: {state}" for name, state in found.items()))
 
 
@@ -108,9 +113,10 @@ def _in_recipe(recipe: Path, found: dict[str, Any], work: Callable[[Run], Any], 
 @recipe_options
 def prune(recipe: Path, **found: Any) -> None:
     """Remove the least important heads and neurons from RECIPE's student, and let it recover."""
-    from compress import steps
 
     def work(opened: Run) -> Any:
+        from compress import steps
+
         if opened.recipe.prune is None:
             raise RecipeError("the recipe has no `prune` section; for example --set prune.heads=0.25")
         return steps.run_prune(opened, opened.recipe.prune)
@@ -132,14 +138,17 @@ def export(source: Path, onnx: bool, int8: str | None, data: Path | None, **foun
       compress export --onnx recipe.yaml
       compress export --onnx --quantize int8 my-model/ --recipe recipe.yaml -o my-bundle
     """
-    from compress import paths, steps
 
     def work(opened: Run) -> Any:
+        from compress import paths, steps
+
         steps.run_export(opened, "teacher", "teacher-fp32")
         made = steps.run_export(opened, steps.last_checkpoint(opened), "fp32")
         return paths.quantize_run(opened) if int8 else made
 
     if source.is_dir():
+        from compress import paths
+
         chosen = options(**found)
         bundle = (paths.quantize_folder if int8 else paths.export_folder)(source, data, chosen)
         click.echo(f"wrote {bundle.folder} ({bundle.precision})")
@@ -153,13 +162,19 @@ def export(source: Path, onnx: bool, int8: str | None, data: Path | None, **foun
 @recipe_options
 def quantize(source: Path, data: Path | None, **found: Any) -> None:
     """Quantize SOURCE to int8 under the gate: a recipe's run, an fp32 bundle, or a checkpoint (converted first)."""
-    from compress import paths
+
+    def work(opened: Run) -> Any:
+        from compress import paths
+
+        return paths.quantize_run(opened)
 
     if source.is_dir():
+        from compress import paths
+
         bundle = paths.quantize_folder(source, data, options(**found))
         click.echo(f"wrote {bundle.folder} ({bundle.precision}): {bundle.details['quantization']['products']}")
     else:
-        _in_recipe(source, found, paths.quantize_run, "quantize")
+        _in_recipe(source, found, work, "quantize")
 
 
 @compress.command()
@@ -168,13 +183,19 @@ def quantize(source: Path, data: Path | None, **found: Any) -> None:
 @recipe_options
 def bench(sources: tuple[Path, ...], data: Path | None, **found: Any) -> None:
     """Measure quality, latency, size and memory: of a recipe's run, or of checkpoints and bundles side by side."""
-    from compress import paths, steps
+
+    def work(opened: Run) -> Any:
+        from compress import steps
+
+        return steps.run_bench(opened)
 
     if sources[0].is_dir():
+        from compress import paths
+
         folder = paths.bench_folders(sources, data, options(**found))
         click.echo((folder / "report.md").read_text(encoding="utf-8"))
     else:
-        _in_recipe(sources[0], found, steps.run_bench, "bench")
+        _in_recipe(sources[0], found, work, "bench")
 
 
 @compress.command()

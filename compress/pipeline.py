@@ -87,8 +87,3 @@ def _state(stage: Stage, opened: Run) -> str:
         return "to do"
     except RecipeError as error:
         return str(error)
-
-
-def fresh_plan(recipe: Recipe) -> dict[str, str]:
-    """The plan of a run that has not begun: nothing is read or fetched for it."""
-    return {stage.folder: "to do" for stage in stages(recipe)}

@@ -1,0 +1,16 @@
+"""The folders a run makes, in order: all that a plan needs to know before a run has begun."""
+
+from __future__ import annotations
+
+from distill.recipe import Recipe
+
+
+def folders(recipe: Recipe) -> tuple[str, ...]:
+    """What `compress run` makes of a recipe, in order."""
+    pruned = ("pruned",) if recipe.prune else ()
+    return ("teacher", "signals", "student", *pruned, "teacher-fp32", "fp32", "bundle", "report")
+
+
+def fresh_plan(recipe: Recipe) -> dict[str, str]:
+    """The plan of a run that has not begun: nothing is read or fetched for it."""
+    return dict.fromkeys(folders(recipe), "to do")

@@ -1,0 +1,21 @@
+"""The order of folders that plans show is the order in which they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compress.order import folders
+from compress.pipeline import stages
+from distill.recipe import parse
+
+LEAST: dict[str, Any] = {"name": "toy", "data": {"source": "toy.csv"}, "teacher": {"model": "encoder"}}
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"prune": {"heads": 0.5}}, {"quantize": None}, {"prune": {"neurons": 0.1}, "quantize": None}]
+)
+def test_the_plan_is_what_is_done(change: dict[str, Any]) -> None:
+    recipe = parse({**LEAST, **change}, "recipe.yaml")
+    assert tuple(stage.folder for stage in stages(recipe)) == folders(recipe)
