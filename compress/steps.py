@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,19 @@ def run_bench(opened: Run) -> Manifest:
         report = measure(
             recipe.name, candidates, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
         )
+        report = replace(report, notes=(*_made_of(opened), *opened.dataset.warnings, *report.notes))
         write_all(report, folder)
         return {"notes": list(report.notes)}
 
     return alone(opened, bench_step(opened), make)
+
+
+def _made_of(opened: Run) -> list[str]:
+    """How the shipped bundle was quantized, and where its bytes are."""
+    folder = opened.folder / "bundle"
+    quantization = read_bundle(folder).details.get("quantization") if folder.is_dir() else None
+    if quantization is None:
+        return []
+    before, after = quantization["bytes"]["fp32"], quantization["bytes"]["int8"]
+    parts = [f"{part} {before[part] / 1e6:.2f} -> {after[part] / 1e6:.2f} MB" for part in before]
+    return [f"int8 {quantization['method']}: {quantization['products']}", f"bytes, fp32 -> int8: {', '.join(parts)}"]
