@@ -150,12 +150,18 @@ class TeacherRecipe(Section):
     )
 
 
+class DistillationTraining(TrainingRecipe):
+    """The same options; a student takes longer than its teacher."""
+
+    num_train_epochs: float = Field(5.0, gt=0, description="passes over the training rows")
+
+
 class DistillationRecipe(Section):
     """loss = alpha * T² * KL(teacher_T || student_T) + (1 - alpha) * cross-entropy."""
 
     temperature: float = Field(2.0, gt=0, description="T: both distributions are softened by it")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's answers; 0: labels alone")
-    training: TrainingRecipe = Field(TrainingRecipe(num_train_epochs=5), description="how the student is trained")
+    training: DistillationTraining = Field(DistillationTraining(), description="how the student is trained")
 
 
 class StudentRecipe(DistillationRecipe):

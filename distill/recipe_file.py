@@ -145,14 +145,14 @@ def _keys(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     """The valid keys of the section at `path`."""
     for part in path:
         field = model.model_fields.get(part)
-        section = _section(field.annotation) if field else None
+        section = section_of(field.annotation) if field else None
         if section is None:
             return []
         model = section
     return list(model.model_fields)
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section a field holds, if it holds one (perhaps an optional one)."""
     choices = [annotation, *getattr(annotation, "__args__", ())]
     return next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), None)

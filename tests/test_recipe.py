@@ -316,3 +316,8 @@ def test_every_field_is_described() -> None:
         return found
 
     assert bare(Recipe, "") == []
+
+
+def test_a_students_training_keeps_its_own_defaults_when_one_option_is_given(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, LEAST + "student: {training: {learning_rate: 1e-3}}\n"))
+    assert (recipe.student.training.num_train_epochs, recipe.student.training.learning_rate) == (5.0, 1e-3)
