@@ -182,7 +182,7 @@ def run_bench(opened: Run) -> Manifest:
         report = measure(
             recipe.name, candidates, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
         )
-        report = replace(report, notes=(*_made_of(opened), *opened.dataset.warnings, *report.notes))
+        report = replace(report, notes=(*_made_of(opened), *report.notes))
         write_all(report, folder)
         return {"notes": list(report.notes)}
 
