@@ -126,7 +126,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             _sync(path)
         _put_in_place(temporary, target)
     except Exception as error:
-        if not is_full(error):
+        if isinstance(error, RunError) or not is_full(error):
             raise
         raise disk_error(error, target.parent) from error
     finally:

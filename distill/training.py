@@ -85,7 +85,7 @@ def train(
         for callback in [*watchers, *_tensorboard(recipe, course.stage, work, start)]:
             loop.add_callback(callback)
         _run(loop, start, patience, recipe)
-        if stop.requested:
+        if processes.anyone(stop.requested):
             raise InterruptedRunError(f"stopped while in {course.stage}; run the same command again to go on")
     return _summary(loop)
 

@@ -106,3 +106,23 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = Task("classification", ("negative", "positive"), max_length=32)
     save(load_model(source, task), load_tokenizer(source), task, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Any:
+    """A recipe of a few steps with its data and encoder; not to be changed, only copied."""
+    from runs import write_project
+
+    return write_project(tmp_path_factory.mktemp("project") / "toy", tiny_encoder)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, project: Any) -> Path:
+    """What teach, label and student make of it without incident; not to be changed, only copied."""
+    from runs import command
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    for step in ("teach", "label", "student"):
+        ended = command("distill", step, project.recipe, "-o", folder, watched=folder)
+        assert ended.code == 0, ended.err
+    return folder

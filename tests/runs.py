@@ -10,8 +10,8 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -93,7 +93,7 @@ class Running:
             self.process.kill()
             raise AssertionError(f"still running after {seconds} s: {self.err()}")
         counted = self.base.with_suffix(".count")
-        operations = int(counted.read_text()) if counted.exists() else 0
+        operations = int(counted.read_text() or 0) if counted.exists() else 0
         return Ended(self.process.exitcode, self.base.with_suffix(".out").read_text(), self.err(), operations)
 
     def err(self) -> str:
@@ -115,36 +115,37 @@ class Running:
 def start(
     *arguments: str | Path,
     watched: Path,
-    kill_at: int | None = None,
-    terminate_at: int | None = None,
+    strikes: Mapping[int | str, int] | None = None,
     limit: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Running:
     """Start `distill …` or `compress …`; file operations below `watched` are counted.
 
-    With `kill_at` the process kills itself (SIGKILL) right before that operation, with `terminate_at` it gets SIGTERM
-    there; `limit` is the largest file in bytes that it may write.
+    Right before operation `n` the process gets the signal `strikes[n]`, right before the n-th one on a file NAME the
+    signal `strikes["NAME#n"]`; `limit` is the largest file in bytes that it may write.
     """
     base = watched.with_name(f"{watched.name}-{len(list(watched.parent.glob('*.out')))}")
     base.with_suffix(".out").touch()
     base.with_suffix(".err").touch()
     words = [str(argument) for argument in arguments]
-    signals = {kill_at: signal.SIGKILL, terminate_at: signal.SIGTERM}
-    process = CONTEXT.Process(target=_command, args=(words, base, watched, signals, limit, dict(environment or {})))
+    settings = (dict(strikes or {}), limit, dict(environment or {}))
+    process = CONTEXT.Process(target=_command, args=(words, base, watched, *settings))
     process.start()
     return Running(process, base)
 
 
-def command(*arguments: str | Path, watched: Path, kill_at: int | None = None, limit: int | None = None) -> Ended:
+def command(
+    *arguments: str | Path, watched: Path, strikes: Mapping[int | str, int] | None = None, limit: int | None = None
+) -> Ended:
     """Run a command to its end."""
-    return start(*arguments, watched=watched, kill_at=kill_at, limit=limit).end()
+    return start(*arguments, watched=watched, strikes=strikes, limit=limit).end()
 
 
 def _command(
     words: list[str],
     base: Path,
     watched: Path,
-    signals: Mapping[int | None, int],
+    strikes: Mapping[int | str, int],
     limit: int | None,
     environment: Mapping[str, str],
 ) -> None:
@@ -160,15 +161,16 @@ def _command(
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    _watch(base.with_suffix(".count"), watched, signals)
+    _watch(base.with_suffix(".count"), watched, strikes)
     sys.argv = words
     module = importlib.import_module(f"{words[0]}.cli")
     module.main()
 
 
-def _watch(counted: Path, watched: Path, signals: Mapping[int | None, int]) -> None:
+def _watch(counted: Path, watched: Path, strikes: Mapping[int | str, int]) -> None:
     """Count file operations below a folder, and strike at some of them."""
     seen = 0
+    by_name: Counter[str] = Counter()
     root, own = str(watched), os.getpid()
     file = os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
@@ -177,8 +179,11 @@ def _watch(counted: Path, watched: Path, signals: Mapping[int | None, int]) -> N
         if event in WATCHED and str(arguments[0]).startswith(root) and os.getpid() == own:
             seen += 1
             os.pwrite(file, str(seen).encode(), 0)
-            if seen in signals:
-                os.kill(own, signals[seen])
+            name = os.path.basename(str(arguments[0]))  # noqa: PTH119
+            by_name[name] += 1
+            for key in (seen, f"{name}#{by_name[name]}"):
+                if key in strikes:
+                    os.kill(own, strikes[key])
 
     sys.addaudithook(hook)
 

@@ -177,6 +177,12 @@ def test_row_6_a_full_disk_is_one_line_whoever_says_it(error: Exception, tmp_pat
     assert not names(tmp_path)
 
 
+def test_an_error_that_is_clear_already_passes(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="needs 3 MB") as found, files.new_folder(tmp_path / "x"):
+        raise RunError("No space left: needs 3 MB")
+    assert found.value.__cause__ is None
+
+
 def test_other_errors_are_not_about_the_disk(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), files.new_folder(tmp_path / "x"):
         raise PermissionError(errno.EACCES, "Permission denied", "elsewhere")

@@ -1,0 +1,96 @@
+"""Two processes train one model: one result, one journal, and an end together."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from runs import Ended, Project, Running, copy_steps, start, steps_in_journal, weights
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def pair(*words: str | Path, folder: Path, strikes: Mapping[int | str, int] | None = None) -> list[Running]:
+    """What torchrun starts: two processes that know of each other by their environment; `strikes` hit the first."""
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        start(
+            *words,
+            watched=folder,
+            strikes=strikes if rank == 0 else {},
+            environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+
+
+def both(*words: str | Path, folder: Path) -> list[Ended]:
+    ended = [running.end() for running in pair(*words, folder=folder)]
+    assert [one.code for one in ended] == [0, 0], [one.err for one in ended]
+    return ended
+
+
+def test_two_processes_make_one_result(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for step, result in (("teach", "teacher"), ("label", "signals"), ("student", "student")):
+        first, second = both("distill", step, project.recipe, "-o", folder, folder=folder)
+        assert (folder / result / "run.json").exists()
+        assert first.out.startswith(f"{step}: done")
+        assert (second.out, second.err) == ("", ""), "only the first process speaks"
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
+        "metrics.jsonl", "recipe.yaml", "signals", "student", "teacher",
+    ]  # fmt: skip
+    lines = steps_in_journal(folder, "teach")
+    assert len(lines) == len(set(lines))
+    assert max(lines)[0] == 8, "each process takes half of the batches"
+    first, _ = both("distill", "teach", project.recipe, "-o", folder, folder=folder)
+    assert "is up to date" in first.err
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(project: Project, tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    words = ("distill", "teach", project.recipe, "-o")
+    both(*words, whole, folder=whole)
+    running = pair(*words, folder, folder=folder, strikes={"metrics.jsonl#2": signal.SIGTERM})
+    assert [one.end().code for one in running] == [130, 130]
+    again, _ = both(*words, folder, folder=folder)
+    assert "going on from" in again.err
+    assert weights(folder / "teacher") == weights(whole / "teacher")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+        (
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            "1",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+        ),
+    ],
+    ids=["torchrun", "accelerate launch"],
+)
+def test_the_launchers_themselves(
+    project: Project, finished_run: Path, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    folder = copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
+    words = [sys.executable, "-m", *launcher, "-m", "distill", "student", str(project.recipe), "-o", str(folder)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("student: done") == 1
+    assert (folder / "student" / "run.json").exists()
