@@ -47,12 +47,6 @@ class SplitRecipe(Section):
     validation: Fraction = Field(0.1, description="share of the rows held out to choose by")
     test: Fraction = Field(0.1, description="share of the rows held out to report on")
 
-    @model_validator(mode="after")
-    def _some_left(self) -> SplitRecipe:
-        if self.validation + self.test >= 1:
-            raise ValueError("`validation` and `test` leave no rows to learn from")
-        return self
-
 
 class DataRecipe(Section):
     """Where the labelled text is.

@@ -225,7 +225,6 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("data: {}", "give either `source`"),
         ("data: {source: a, train: b}", "give either `source`"),
         ("data: {source: a, test: b}", "go with `train`"),
-        ("data: {source: a, split: {validation: 0.6, test: 0.6}}", "data.split"),
         ("student: {layers: 0}", "student.layers"),
         ("student: {layers: []}", "student.layers"),
         ("student: {layers: [1, 1]}", "student.layers"),
