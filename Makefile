@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUNTIME := .venv-runtime
 
-.PHONY: demo test check runtime-test bench-seeds clean
+.PHONY: demo test check runtime-test clean
 
 demo: $(READY)
 	$(BIN)/compress run recipes/sentiment.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 # The tests of what apps embed, in an environment without torch.
 runtime-test: $(RUNTIME)/.ready
