@@ -60,11 +60,6 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.keep = keep
         self._stopping = False
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The best checkpoint is in this work folder, wherever the folder was when it was written."""
-        if state.best_global_step:
-            state.best_model_checkpoint = str(checkpoint(Path(str(args.output_dir)), state.best_global_step))
-
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Each epoch has its own order of rows."""
         assert self.loop.order is not None

@@ -184,10 +184,12 @@ def work_folder(opened: Run, stage: str) -> Path:
 
 
 def alone(opened: Run, step: run.Step, make: Callable[[Path], Manifest]) -> Manifest:
-    """Run a step on the first process while the others wait."""
-    if processes.is_first():
-        run.run_step(step, make, opened.force)
-    processes.wait()
+    """Run a step on the first process while the others wait, even if it fails: a gate may, and the run goes on."""
+    try:
+        if processes.is_first():
+            run.run_step(step, make, opened.force)
+    finally:
+        processes.wait()
     return run.manifest(step.folder) or {}
 
 

@@ -169,6 +169,34 @@ def test_a_stop_saves_at_the_next_step_at_the_latest(bench: Bench) -> None:
         assert fault(checkpoints(bench.work)[0]) is None
 
 
+def test_killed_in_the_evaluation_after_a_stop_was_asked_for(bench: Bench, uninterrupted: Uninterrupted) -> None:
+    """The epoch's evaluation is not missed by what goes on from there."""
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+        if not logits.requires_grad:
+            raise CrashedError
+        return hard_loss(logits, labels)
+
+    with pytest.raises(CrashedError):
+        bench.run(terminate_at(5), loss)
+    assert not checkpoints(bench.work)
+    assert bench.run() == uninterrupted()[0]
+
+
+def test_each_epoch_has_its_own_order_of_rows(bench: Bench) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+        if logits.requires_grad:
+            seen.append(tuple(labels.tolist()))
+        return hard_loss(logits, labels)
+
+    bench.run(loss=loss)
+    epochs = [seen[:6], seen[6:12], seen[12:]]
+    assert len({str(epoch) for epoch in epochs}) == 3
+    assert [sum(map(sum, epoch)) for epoch in epochs] == [48, 48, 48], "half of the rows are positive"
+
+
 def test_no_step_stands_twice_in_the_journal(bench: Bench, uninterrupted: Uninterrupted) -> None:
     whole = Bench.lines(uninterrupted()[1])
     bench.work.parent.mkdir()
