@@ -71,7 +71,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(project: Project, tmp_pat
 @pytest.mark.parametrize(
     "launcher",
     [
-        ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+        ("torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         (
             "accelerate.commands.launch",
             "--cpu",
@@ -90,7 +90,7 @@ def test_the_launchers_themselves(
 ) -> None:
     folder = copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
     words = [sys.executable, "-m", *launcher, "-m", "distill", "student", str(project.recipe), "-o", str(folder)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("student: done") == 1
     assert (folder / "student" / "run.json").exists()
