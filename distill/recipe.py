@@ -229,7 +229,7 @@ class BenchRecipe(Section):
         ("cpu",), min_length=1, description="where"
     )
     seconds_per_cell: float = Field(
-        6.0, gt=0, description="time given to one batch, length and thread count, all models together"
+        4.0, gt=0, description="time given to one batch, length and thread count, all models together"
     )
     min_rounds: Positive = Field(5, description="rounds at least, however slow")
     max_rounds: Positive = Field(200, description="rounds at most")

@@ -54,7 +54,7 @@ def export(checkpoint_folder: Path, target: Path, *, opset: int, atol: float, ex
         tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
         _write_config(checkpoint_folder, folder)
         _seal(folder, task, graph, {})
-        result = verify(model, load(folder, threads=1), examples)
+        result = verify(model, load(folder), examples)
         require(result, atol, OUTPUT)
         (folder / CARD).unlink()
         _seal(folder, task, graph, {"parity": {**result.to_json(), "atol": atol, "against": "torch fp32"}})
