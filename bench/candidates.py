@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,16 @@ def from_folder(folder: Path, model: str | None = None) -> Candidate:
     raise DataError(f"{folder} is neither a bundle ({MANIFEST}) nor a checkpoint ({CONFIG})")
 
 
-def run_candidates(run: Path, teacher_bundle: Path | None = None) -> list[Candidate]:
+def run_candidates(
+    run: Path, teacher_bundle: Path | None = None, checkpoints: Sequence[str] = CHECKPOINTS
+) -> list[Candidate]:
     """What a run's folder holds, the teacher first.
 
-    Read are `teacher/`, `student/`, `pruned/` (checkpoints), `fp32/` (the bundle of the last of these, so it goes by
-    that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
+    Read are the `checkpoints` (`teacher/`, `student/`, `pruned/`), `fp32/` (the bundle of the last of these, so it goes
+    by that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
     and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
     """
-    found = [from_checkpoint(name, run / name) for name in CHECKPOINTS if (run / name).is_dir()]
+    found = [from_checkpoint(name, run / name) for name in checkpoints if (run / name).is_dir()]
     last = found[-1].model if found else "student"
     if teacher_bundle is not None:
         found.insert(1, from_bundle("teacher", teacher_bundle))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from bench.candidates import run_candidates
+from bench.candidates import CHECKPOINTS, run_candidates
 from bench.measure import measure, write_all
 from compress.prune import Batch, importance, prune
 from compress.quantize import quantize
@@ -164,12 +164,15 @@ def ship_fp32(opened: Run) -> Manifest:
 
 def bench_step(opened: Run) -> run.Step:
     """The step that makes `report/`."""
-    folders = [name for name in MEASURED if (opened.folder / name).is_dir()]
+    folders = [name for name in measured(opened) if (opened.folder / name).is_dir()]
     inputs = {name: run.output_sum(opened.made(name, "compress run")) for name in folders}
     return opened.step("bench", "report", opened.recipe.bench.model_dump(mode="json"), inputs)
 
 
-MEASURED = ("teacher", "teacher-fp32", "student", "pruned", "fp32", "bundle")
+def measured(opened: Run) -> list[str]:
+    """The folders that are this recipe's: a `pruned/` that an earlier one left is not."""
+    learned = ["teacher", "student", *(["pruned"] if opened.recipe.prune else [])]
+    return [*learned, "teacher-fp32", "fp32", "bundle"]
 
 
 def run_bench(opened: Run) -> Manifest:
@@ -177,7 +180,8 @@ def run_bench(opened: Run) -> Manifest:
 
     def make(folder: Path) -> Manifest:
         teacher = opened.folder / "teacher-fp32"
-        candidates = run_candidates(opened.folder, teacher if teacher.is_dir() else None)
+        checkpoints = [name for name in measured(opened) if name in CHECKPOINTS]
+        candidates = run_candidates(opened.folder, teacher if teacher.is_dir() else None, checkpoints)
         recipe = opened.recipe
         report = measure(
             recipe.name, candidates, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report

@@ -151,6 +151,8 @@ def test_what_a_run_holds(run: Path, tmp_path: Path) -> None:
     assert run_candidates(tmp_path) == [from_bundle("bundle", tmp_path / "bundle")]
     (tmp_path / "fp32").symlink_to(run / "fp32")
     assert [candidate.model for candidate in run_candidates(tmp_path)] == ["student"]
+    chosen = run_candidates(run, checkpoints=["student"])  # what an earlier recipe left is passed over
+    assert [candidate.name for candidate in chosen] == names[2:]
     assert run_candidates(tmp_path / "nothing") == []
 
 
