@@ -70,8 +70,8 @@ def run_candidates(
 ) -> list[Candidate]:
     """What a run's folder holds, the teacher first.
 
-    Read are the `checkpoints` (`teacher/`, `student/`, `pruned/`), `fp32/` (the bundle of the last of these, so it goes
-    by that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
+    Read are the `checkpoints` (`teacher/`, `student/`, `pruned/`), `fp32/` (the bundle of the last of these: it goes by
+    that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
     and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
     """
     found = [from_checkpoint(name, run / name) for name in checkpoints if (run / name).is_dir()]
