@@ -110,10 +110,16 @@ def _best(score: torch.Tensor, count: int, multiple: int) -> list[int]:
 
 
 def prune(model: nn.Module, scores: Sequence[Importance], heads: float, neurons: float) -> list[LayerSize]:
-    """Remove these shares of all heads and neurons from `model` in place; its config records the sizes it returns."""
-    kept_heads = choose([score.heads for score in scores], heads)
-    kept_neurons = choose([score.neurons for score in scores], neurons, ROUND)
+    """Remove these shares of heads and neurons from `model` in place; its config records the sizes it returns.
+
+    The last of several layers keeps its neurons: a bundle computes them for the first token alone, so that removing
+    them would cost accuracy and gain no time. The share of neurons counts those of the other layers.
+    """
     found = layers(model)
+    kept_heads = choose([score.heads for score in scores], heads)
+    paid = len(scores) - 1 or 1
+    kept_neurons = choose([score.neurons for score in scores[:paid]], neurons, ROUND)
+    kept_neurons += [list(range(layer.size.neurons)) for layer in found[paid:]]
     for layer, own_heads, own_neurons in zip(found, kept_heads, kept_neurons, strict=True):
         layer.keep(own_heads, own_neurons)
     record_sizes(model)

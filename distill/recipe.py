@@ -186,7 +186,9 @@ class PruneRecipe(DistillationRecipe):
     """Attention heads and feed-forward neurons to remove from the student, and the recovery after it."""
 
     heads: Fraction = Field(0.25, description="share of the attention heads removed")
-    neurons: Fraction = Field(0.5, description="share of the feed-forward neurons removed")
+    neurons: Fraction = Field(
+        0.5, description="share of the feed-forward neurons removed; the last layer keeps its own, which take no time"
+    )
     importance_examples: Positive = Field(512, description="training rows on which importance is measured")
 
     @model_validator(mode="after")
