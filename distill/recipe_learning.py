@@ -96,7 +96,9 @@ class TeacherRecipe(Section):
 class VocabularyRecipe(Section):
     """The tokenizer of models that are built from a config, trained on both sides of the training pairs."""
 
-    type: Literal["unigram", "bpe"] = Field("unigram", description="how pieces are chosen")
+    type: Literal["unigram", "bpe"] = Field(
+        "bpe", description="how pieces are chosen; only bpe gives the same ones again from the same data"
+    )
     size: int = Field(
         8000, ge=300, description="pieces at most, three special ones and 256 bytes for rare characters among them"
     )
