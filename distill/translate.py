@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -86,16 +87,18 @@ def _decode(
     own = cast(Any, model)
     batch = tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt").to(own.device)
     most = task.max_target_length or task.max_length
-    answers = own.generate(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
+    config = copy.deepcopy(own.generation_config)
+    config.update(
         do_sample=False,
         num_beams=search.beams,
         num_return_sequences=search.n_best,
         length_penalty=search.length_penalty,
         early_stopping=False,
+        max_length=None,
         max_new_tokens=most,
-    )[:, 1:]
+    )
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    answers = own.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, 1:]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
     ended = _ended(answers, own.generation_config, most)
     flat = [Hypothesis(text, end) for text, end in zip(texts, ended, strict=True)]
