@@ -119,7 +119,7 @@ def _sentences(shard: Sequence[Question]) -> list[str]:
 
 def _answers(teacher: Teacher, shard: Sequence[Question], recipe: LabelRecipe, temperature: float) -> Translations:
     """One shard's translations."""
-    search = Search(recipe.beams, recipe.n_best, recipe.length_penalty, recipe.max_batch_tokens)
+    search = Search(recipe.beams, recipe.n_best or recipe.beams, recipe.length_penalty, recipe.max_batch_tokens)
     sentences = _sentences(shard)
     answers = translate(teacher.model, teacher.tokenizer, sentences, teacher.task, search)
     best = dict(zip(sentences, answers, strict=True))

@@ -108,7 +108,9 @@ class LabelRecipe(Section):
     """What the teacher is asked: translations of all training sentences (Kim and Rush 2016)."""
 
     beams: Positive = Field(4, description="width of the beam search")
-    n_best: Positive = Field(4, description="translations a sentence among which one is chosen")
+    n_best: Positive | None = Field(
+        None, description="translations a sentence among which one is chosen; left out: as many as beams"
+    )
     keep: Literal["chrf", "bleu", "first"] = Field(
         "chrf",
         description="keep the translation most like the reference by sentence chrF or BLEU, or the most likely one",
@@ -122,7 +124,7 @@ class LabelRecipe(Section):
 
     @model_validator(mode="after")
     def _no_more_than_beams(self) -> LabelRecipe:
-        if self.n_best > self.beams:
+        if (self.n_best or 1) > self.beams:
             raise ValueError(f"n_best {self.n_best} is more than beams {self.beams}")
         return self
 

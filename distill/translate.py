@@ -94,8 +94,8 @@ def _decode(
         num_return_sequences=search.n_best,
         length_penalty=search.length_penalty,
         early_stopping=False,
-        max_length=None,
-        max_new_tokens=most,
+        max_length=most + 1,  # the start counts
+        max_new_tokens=None,
     )
     ids, mask = batch["input_ids"], batch["attention_mask"]
     answers = own.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, 1:]
