@@ -19,7 +19,7 @@ from distill.recipe_learning import (
     TrainingRecipe,
     VocabularyRecipe,
 )
-from distill.sections import TRANSLATION, Different, Fraction, Positive, Section, foreign
+from distill.sections import CLASSIFICATION, TRANSLATION, Different, Fraction, Positive, Section, foreign
 
 __all__ = [
     "BenchRecipe",
@@ -102,7 +102,9 @@ class Recipe(Section):
     )
     label: LabelRecipe = Field(LabelRecipe(), json_schema_extra=TRANSLATION)
     student: StudentRecipe = StudentRecipe()
-    prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned")
+    prune: PruneRecipe | None = Field(
+        None, description="left out: nothing is pruned", json_schema_extra=CLASSIFICATION
+    )
     export: ExportRecipe = ExportRecipe()
     quantize: QuantizeRecipe | None = Field(QuantizeRecipe(), description="null: the bundle stays fp32")
     bench: BenchRecipe = BenchRecipe()
