@@ -209,6 +209,7 @@ def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingAr
         report_to=[name for name in recipe.report_to if name != "tensorboard"] or "none",
         run_name=course.stage,
         disable_tqdm=True,
+        log_level_replica="error",
     )
 
 
