@@ -31,7 +31,7 @@ Ways = dict[str, Callable[[Path], float]]
 def ways(recipe: Recipe, base: Path, steps: int) -> Ways:
     """Both ways of training the recipe's student, each giving examples per second."""
     dataset = data.read(recipe.data, recipe.task, recipe.seed, base)
-    source = fetch(recipe.teacher.model, base, default_cache())
+    source = fetch(str(recipe.teacher.model), base, default_cache())
     teacher, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
     signals = label(teacher, tokenizer, dataset, "")
     changes = {"max_steps": steps, "eval_strategy": "steps", "eval_steps": steps}

@@ -13,8 +13,7 @@ import numpy as np
 import yaml
 
 from compress.columns import Columns, guess_columns
-from distill.data import Dataset, Split, read
-from distill.examples import take
+from distill.data import Dataset, Split, examples_of, read
 from distill.readers import read_table
 from distill.recipe import DataRecipe, TaskRecipe
 
@@ -53,7 +52,7 @@ def init_recipe(
     columns = guess_columns(table, text, pair, label)
     task = TaskRecipe(text=columns.text, pair=columns.pair, label=columns.label)
     files = _files(source)
-    broken = any(take(read_table(file), task, {}).problems for file in files.values())
+    broken = any(examples_of(read_table(file), task, {}).problems for file in files.values())
     paths = {part: Path(os.path.relpath(file, folder)).as_posix() for part, file in files.items()}
     data = DataRecipe.model_validate({**paths, "skip_bad_rows": broken})
     dataset = read(data, task, 42, folder)

@@ -22,6 +22,7 @@ from distill.checkpoint import load_model, load_tokenizer, save
 from distill.errors import GateError
 from distill.losses import distillation_rows
 from distill.recipe import PruneRecipe, QuantizeRecipe
+from distill.sections import settings
 from distill.steps import Manifest, Run, alone, recover, trained
 from export.bundle import read_bundle
 from export.graph import export
@@ -33,8 +34,8 @@ LOG = logging.getLogger("potstill")
 def prune_step(opened: Run, recipe: PruneRecipe) -> run.Step:
     """The step that makes `pruned/`."""
     inputs = {name: run.output_sum(opened.made(name, f"distill {by}")) for name, by in _BEFORE_PRUNE}
-    settings = {"seed": opened.recipe.seed, "prune": recipe.model_dump(mode="json")}
-    return opened.step("prune", "pruned", settings, inputs)
+    given = {"seed": opened.recipe.seed, "prune": settings(recipe, opened.dataset.task.kind)}
+    return opened.step("prune", "pruned", given, inputs)
 
 
 _BEFORE_PRUNE = (("student", "student"), ("signals", "label"))

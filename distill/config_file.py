@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
 
 from distill import files
 from distill.errors import CheckpointError
@@ -32,7 +32,7 @@ def _asking(value: object) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _asking(item)
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             if (key in CODE_KEYS and item) or (key in KERNEL_KEYS and "/" in str(item)):
                 yield key
@@ -53,6 +53,25 @@ def read_config(path: Path) -> Any:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers and its validators have no common error
         raise CheckpointError(f"{path}: no config that transformers can read", [first_line(error)]) from error
+
+
+def config_from(values: Mapping[str, Any]) -> Any:
+    """The transformers config with these keys, `model_type` among them.
+
+    Raises:
+        CheckpointError: it asks for code, or no architecture is known for it.
+    """
+    asking = [f"{key} asks for code from elsewhere, which is never run" for key in _asking(values)]
+    kind = values.get("model_type")
+    unknown = (
+        [] if kind in CONFIG_MAPPING else [f"model_type: expected an architecture of transformers, found {kind!r}"]
+    )
+    if asking or unknown:
+        raise CheckpointError("these keys cannot be used as a model's config", [*asking, *unknown])
+    try:
+        return AutoConfig.for_model(**values)
+    except Exception as error:  # transformers and its validators have no common error
+        raise CheckpointError("no config that transformers can read", [first_line(error)]) from error
 
 
 def build(config: Any, where: Path) -> nn.Module:

@@ -1,71 +1,64 @@
-"""What is learned from: validated splits of labelled text, and the fingerprint of everything they were made of."""
+"""Reading what is learned from: checked rows, the splits they lack, and the fingerprint of all they were made of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from distill import labelled, parallel
+from distill.dataset import Dataset, Notes, Split
 from distill.errors import DataError
-from distill.examples import Example, choose_labels, require_known, take
+from distill.examples import Example, Examples, take
 from distill.inputs import HELD_OUT, LABELLED, Inputs, open_inputs
 from distill.recipe import DataRecipe, SplitRecipe, TaskRecipe
 from distill.sources import default_cache
 from distill.splits import hold_out, leaks, near_duplicates
+from distill.table import Row, Table
 from distill.task import Task
 
+__all__ = ["Dataset", "Split", "examples_of", "read"]
 
-@dataclass(frozen=True)
-class Split:
-    """Rows in order: texts, second texts of pairs, and labels as places in `Task.labels` (none where unlabelled)."""
-
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """How many rows."""
-        return len(self.texts)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """A name for each row that follows its text alone: 16 hex digits of sha256(text, NUL, pair)."""
-        pairs = self.pairs or ("",) * len(self)
-        return tuple(
-            hashlib.sha256(f"{text}\0{pair}".encode()).hexdigest()[:16]
-            for text, pair in zip(self.texts, pairs, strict=True)
-        )
+Parts = dict[str, tuple[Example, ...]]
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """The splits `train`, `validation`, `test` and perhaps `unlabelled`; what was noticed while making them."""
+class Form:
+    """What rows of one kind of task are like; `distill/labelled.py` says what each function does."""
 
-    task: Task
-    splits: Mapping[str, Split]
-    fingerprint: str
-    notes: Mapping[str, Any]
-    warnings: tuple[str, ...]
+    columns: Callable[[TaskRecipe, bool], list[str]]
+    example: Callable[[Row, str, TaskRecipe, bool], Example]
+    task_of: Callable[[Mapping[str, Sequence[Example]], TaskRecipe, str], Task]
+    before_splits: Callable[[tuple[Example, ...], DataRecipe, Notes], tuple[Example, ...]]
+    settle: Callable[[Parts, DataRecipe, Task, Notes], Parts]
+    note: Callable[[Mapping[str, Sequence[Example]], Task, Notes], None]
+    split: Callable[[Sequence[Example], Task], Split]
 
 
-@dataclass
-class _Notes:
-    """Counts and warnings, gathered on the way."""
-
-    counts: dict[str, Any]
-    warnings: list[str]
-
-    def count(self, name: str, number: int, warning: str) -> None:
-        """Keep a count; warn if there is anything to warn of."""
-        self.counts[name] = number
-        if number:
-            self.warnings.append(warning)
+FORMS: Mapping[str, Form] = {
+    "classification": Form(
+        labelled.columns,
+        labelled.example,
+        labelled.task_of,
+        labelled.before_splits,
+        labelled.settle,
+        labelled.note,
+        labelled.split,
+    ),
+    "translation": Form(
+        parallel.columns,
+        parallel.example,
+        parallel.task_of,
+        parallel.before_splits,
+        parallel.settle,
+        parallel.note,
+        parallel.split,
+    ),
+}
 
 
 def read(data: DataRecipe, task: TaskRecipe, seed: int, base: Path, cache: Path | None = None) -> Dataset:
@@ -79,25 +72,34 @@ def read(data: DataRecipe, task: TaskRecipe, seed: int, base: Path, cache: Path 
         RunError: a file changed while it was read.
     """
     inputs = open_inputs(data, base, cache or default_cache())
-    notes = _Notes({"skipped_rows": {}}, [])
-    parts = {part: _take(inputs, part, data, task, notes) for part in inputs.tables}
+    notes, form = Notes({"skipped_rows": {}}), FORMS[task.kind]
+    parts: Parts = {part: _take(inputs, part, data, task, notes) for part in inputs.tables}
     unlabelled = parts.pop("unlabelled", None)
-    labels = choose_labels(parts["train"], task.labels, inputs.tables["train"].name)
-    parts = _completed(parts, data.split, seed, notes)
-    for part in HELD_OUT:
-        require_known(part, parts[part], labels)
+    settled = form.task_of(parts, task, inputs.tables["train"].name)
+    parts = form.settle(_completed(parts, data, form, seed, notes), data, settled, notes)
     _note_leaks(parts, data.allow_leakage, notes)
-    _note_rows(parts, labels, notes)
+    form.note(parts, settled, notes)
     if unlabelled is not None:
         parts["unlabelled"] = _unseen(unlabelled, parts, notes)
-    return _dataset(parts, _task(task, labels), inputs, notes)
+    return _dataset(parts, settled, form, inputs, notes)
 
 
-def _take(inputs: Inputs, part: str, data: DataRecipe, task: TaskRecipe, notes: _Notes) -> tuple[Example, ...]:
+def examples_of(table: Table, task: TaskRecipe, where: Mapping[str, str], labelled: bool = True) -> Examples:
+    """A table's rows as examples of a task, those that do not fit named.
+
+    Raises:
+        DataError: a column is missing, or no row is left.
+    """
+    form = FORMS[task.kind]
+    columns = form.columns(task, labelled)
+    return take(table, columns, where, lambda row, place: form.example(row, place, task, labelled))
+
+
+def _take(inputs: Inputs, part: str, data: DataRecipe, task: TaskRecipe, notes: Notes) -> tuple[Example, ...]:
     """The examples of one table; broken rows are counted if the recipe says so, else refused."""
     labelled = part in LABELLED
-    table = inputs.tables[part]
-    examples = take(table, task, data.where if labelled else {}, labelled)
+    table = inputs.tables[part] if labelled else _of_one_column(inputs.tables[part], task.text)
+    examples = examples_of(table, task, data.where if labelled else {}, labelled)
     broken = examples.problems
     if broken and not data.skip_bad_rows:
         raise DataError(
@@ -112,28 +114,33 @@ def _take(inputs: Inputs, part: str, data: DataRecipe, task: TaskRecipe, notes: 
     return examples.rows
 
 
-def _completed(
-    parts: Mapping[str, tuple[Example, ...]], shares: SplitRecipe, seed: int, notes: _Notes
-) -> dict[str, tuple[Example, ...]]:
+def _of_one_column(table: Table, name: str) -> Table:
+    """A table whose only column, if it has one only, is called `name`: plain text needs no header for this."""
+    if len(table.columns) != 1 or name in table.names():
+        return table
+    rows = tuple(Row(row.line, {name: row.cell(table.columns[0])}) for row in table.rows)
+    return Table(table.name, (name,), rows, table.problems, table.binary)
+
+
+def _completed(parts: Parts, data: DataRecipe, form: Form, seed: int, notes: Notes) -> Parts:
     """Train, validation and test: those that were not given are made from train."""
     missing = [part for part in ("test", "validation") if part not in parts]
     notes.counts["made_splits"] = sorted(missing)
     if not missing:
         return {part: parts[part] for part in LABELLED}
-    rows = tuple({(row.text, row.pair, row.label): row for row in reversed(parts["train"])}.values())[::-1]
-    dropped = len(parts["train"]) - len(rows)
+    whole = form.before_splits(parts["train"], data, notes)
+    rows = tuple({(row.text, row.pair, row.label, row.target): row for row in reversed(whole)}.values())[::-1]
+    dropped = len(whole) - len(rows)
     notes.count(
         "dropped_duplicates",
         dropped,
         f"{dropped} row(s) that repeat another word by word were dropped before splitting",
     )
-    made = dict(parts) | _made(rows, missing, shares, seed)
+    made = parts | _made(rows, missing, data.split, seed)
     return {part: made[part] for part in LABELLED}
 
 
-def _made(
-    rows: tuple[Example, ...], missing: Sequence[str], shares: SplitRecipe, seed: int
-) -> dict[str, tuple[Example, ...]]:
+def _made(rows: tuple[Example, ...], missing: Sequence[str], shares: SplitRecipe, seed: int) -> Parts:
     """Divide rows so that near-duplicates stay together and labels keep their shares."""
     wanted: dict[str, float] = {part: getattr(shares, part) for part in missing}
     if min(wanted.values()) == 0 or sum(wanted.values()) >= 1:
@@ -144,7 +151,7 @@ def _made(
     groups = near_duplicates([row.key.replace("\0", " ") for row in rows])
     labels = np.unique([row.label for row in rows], return_inverse=True)[1].astype(np.int64)
     left = np.arange(len(rows))
-    made: dict[str, tuple[Example, ...]] = {}
+    made: Parts = {}
     for part, share in wanted.items():
         held = hold_out(groups[left], labels[left], share * len(rows) / len(left), seed)
         made[part] = tuple(rows[place] for place in left[held])
@@ -152,7 +159,7 @@ def _made(
     return {**made, "train": tuple(rows[place] for place in left)}
 
 
-def _note_leaks(parts: Mapping[str, Sequence[Example]], allowed: bool, notes: _Notes) -> None:
+def _note_leaks(parts: Mapping[str, Sequence[Example]], allowed: bool, notes: Notes) -> None:
     """Count held-out rows that the model may have learned by heart; refuse them unless the recipe allows it."""
     found = leaks(parts)
     rows = [row for split in found.values() for row in split]
@@ -169,37 +176,7 @@ def _note_leaks(parts: Mapping[str, Sequence[Example]], allowed: bool, notes: _N
     notes.counts["leakage_by_split"] = {split: len(found[split]) for split in HELD_OUT}
 
 
-def _note_rows(parts: Mapping[str, Sequence[Example]], labels: Sequence[str], notes: _Notes) -> None:
-    """Count what is odd about the rows themselves."""
-    everything = [row for part in LABELLED for row in parts[part]]
-    first = {row.key: row for row in reversed(everything)}
-    torn = [row for row in everything if first[row.key].label != row.label]
-    example = f"; the first: {torn[0].place} against {first[torn[0].key].place}" if torn else ""
-    notes.count("conflicting_labels", len(torn), f"{len(torn)} row(s) repeat a text under another label{example}")
-    repeated = len(parts["train"]) - len({row.key for row in parts["train"]})
-    notes.count("duplicates", repeated, f"{repeated} row(s) of train repeat the wording of another")
-    empty = sum(not row.key.strip("\0") for row in everything)
-    notes.count("empty_texts", empty, f"{empty} row(s) have an empty text")
-    _note_labels(parts, labels, notes)
-
-
-def _note_labels(parts: Mapping[str, Sequence[Example]], labels: Sequence[str], notes: _Notes) -> None:
-    """Count rows a label, and warn of labels that cannot be learned or measured."""
-    counts = {part: Counter(row.label for row in parts[part]) for part in LABELLED}
-    notes.counts["rows"] = {part: len(parts[part]) for part in LABELLED}
-    notes.counts["labels"] = {part: {label: counts[part][label] for label in labels} for part in LABELLED}
-    few = [f"{label!r} ({counts['train'][label]})" for label in labels if counts["train"][label] < 2]
-    if few:
-        notes.warnings.append(
-            f"labels with fewer than two rows in train, which can hardly be learned: {', '.join(few)}"
-        )
-    for part in HELD_OUT:
-        unseen = [repr(label) for label in labels if not counts[part][label] and counts["train"][label]]
-        if unseen:
-            notes.warnings.append(f"the {part} split has no row with these labels: {', '.join(unseen)}")
-
-
-def _unseen(rows: Sequence[Example], parts: Mapping[str, Sequence[Example]], notes: _Notes) -> tuple[Example, ...]:
+def _unseen(rows: Sequence[Example], parts: Mapping[str, Sequence[Example]], notes: Notes) -> tuple[Example, ...]:
     """Unlabelled rows that are not held out."""
     held_out = {row.key for part in HELD_OUT for row in parts[part]}
     kept = tuple(row for row in rows if row.key not in held_out)
@@ -211,39 +188,20 @@ def _unseen(rows: Sequence[Example], parts: Mapping[str, Sequence[Example]], not
     return kept
 
 
-def _task(recipe: TaskRecipe, labels: tuple[str, ...]) -> Task:
-    """The task with its labels known."""
-    return Task(
-        kind=recipe.kind,
-        labels=labels,
-        text=recipe.text,
-        pair=recipe.pair,
-        label=recipe.label,
-        metric=recipe.metric,
-        max_length=recipe.max_length,
-    )
-
-
-def _dataset(parts: Mapping[str, Sequence[Example]], task: Task, inputs: Inputs, notes: _Notes) -> Dataset:
+def _dataset(parts: Parts, task: Task, form: Form, inputs: Inputs, notes: Notes) -> Dataset:
     """Everything in its final form."""
-    places = {label: place for place, label in enumerate(task.labels)}
-    splits = {part: _split(rows, places, task.pair is not None) for part, rows in parts.items()}
+    splits = {part: form.split(rows, task) for part, rows in parts.items()}
     notes.counts["sources"] = {
         part: {"name": table.name, "sha256": inputs.sums.get(part)} for part, table in inputs.tables.items()
     }
     return Dataset(task, splits, _fingerprint(task, splits, inputs.sums), notes.counts, tuple(notes.warnings))
 
 
-def _split(rows: Sequence[Example], places: Mapping[str, int], paired: bool) -> Split:
-    """Examples as a split; unlabelled ones carry no labels."""
-    pairs = tuple(row.pair or "" for row in rows) if paired else None
-    return Split(tuple(row.text for row in rows), pairs, tuple(places[row.label] for row in rows if row.label))
-
-
 def _fingerprint(task: Task, splits: Mapping[str, Split], sums: Mapping[str, str]) -> str:
     """sha256 over the task, every row and every source file: what was made from other data has another one."""
     digest = hashlib.sha256()
-    for value in (task.to_json(), dict(sums)):
+    told = ({"pair": None} if task.kind == "classification" else {}) | task.to_json()
+    for value in (told, dict(sums)):
         digest.update(json.dumps(value, sort_keys=True).encode())
     for name, split in splits.items():
         digest.update(json.dumps([name, split.ids, split.labels]).encode())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from distill.errors import DataError
-from distill.recipe import TaskRecipe
 from distill.table import Row, Table, as_text
 
 FRACTION = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
@@ -17,13 +16,17 @@ FRACTION = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Example:
-    """One text or pair with its label (empty where there is none) and its place; `key` is equal for equal wording."""
+    """One text or pair with its label (empty where there is none) and its place; `key` is equal for equal wording.
+
+    `target` is the text's translation, None where there is none.
+    """
 
     text: str
     pair: str | None
     label: str
     place: str
     key: str
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,22 @@ def wording(text: str, pair: str | None) -> str:
     return "\0".join(sides)
 
 
-def take(table: Table, task: TaskRecipe, where: Mapping[str, str], labelled: bool = True) -> Examples:
-    """Pick the task's columns out of the rows that `where` lets through.
+Take = Callable[[Row, str], Example]
+"""One row and its place as an example, or a ValueError."""
+
+
+def take(table: Table, columns: Sequence[str], where: Mapping[str, str], make: Take) -> Examples:
+    """The rows that `where` lets through, as examples.
 
     Raises:
         DataError: a column is missing, or no row is left.
     """
-    columns = [task.text, *filter(None, [task.pair]), *([task.label] if labelled else []), *where]
-    _require(table, columns)
+    _require(table, [*columns, *where])
     examples: list[Example] = []
     problems = list(table.problems)
     for row in _filtered(table, where):
         try:
-            examples.append(_example(row, table.place(row.line), task, labelled))
+            examples.append(make(row, table.place(row.line)))
         except ValueError as error:
             problems.append(f"{table.place(row.line)}: {error}")
     return Examples(tuple(examples), tuple(problems))
@@ -64,12 +70,13 @@ def _require(table: Table, columns: Iterable[str]) -> None:
         raise DataError(
             f"{table.name} holds no rows that can be read; expected a header and rows below it", table.problems
         )
-    missing = [column for column in columns if column not in table.columns]
+    names = table.names()
+    missing = [column for column in columns if column not in names]
     if missing:
-        found = ", ".join(table.columns)
+        found = ", ".join(names)
         raise DataError(
             f"{table.name} lacks a column that the recipe names; found: {found}",
-            [_closest(column, table.columns) for column in missing],
+            [_closest(column, names) for column in missing],
         )
 
 
@@ -82,9 +89,9 @@ def _closest(column: str, columns: Sequence[str]) -> str:
 
 def _filtered(table: Table, where: Mapping[str, str]) -> list[Row]:
     """The rows whose columns have the values asked for."""
-    rows = [row for row in table.rows if all(_shown(row.cells.get(column)) == value for column, value in where.items())]
+    rows = [row for row in table.rows if all(_shown(row.cell(column)) == value for column, value in where.items())]
     if not rows:
-        values = {column: sorted({_shown(row.cells.get(column)) for row in table.rows})[:10] for column in where}
+        values = {column: sorted({_shown(row.cell(column)) for row in table.rows})[:10] for column in where}
         problems = [
             f"{column}: expected {where[column]!r}, found {', '.join(map(repr, values[column]))}" for column in where
         ]
@@ -100,19 +107,9 @@ def _shown(value: object) -> str:
         return str(value)
 
 
-def _example(row: Row, place: str, task: TaskRecipe, labelled: bool) -> Example:
-    """One row as an example."""
-    text = _cell(row, task.text)
-    pair = _cell(row, task.pair) if task.pair else None
-    label = _cell(row, task.label).strip() if labelled else ""
-    if labelled and not label:
-        raise ValueError(f"the label in column {task.label!r} is missing")
-    return Example(text, pair, task.label_names.get(label, label), place, wording(text, pair))
-
-
-def _cell(row: Row, column: str) -> str:
+def cell(row: Row, column: str) -> str:
     """One cell as text."""
-    value = row.cells.get(column)
+    value = row.cell(column)
     if value is None:
         raise ValueError(f"column {column!r} is missing or null")
     try:

@@ -42,7 +42,7 @@ def open_inputs(data: DataRecipe, base: Path, cache: Path) -> Inputs:
     places = {part: resolve(source, base, cache) for part, source in named.items() if source}
     files = {part: place for part, place in places.items() if isinstance(place, Path)}
     sums = {part: _sum(path) for part, path in files.items()}
-    read = {path: read_table(path) for path in set(files.values())}
+    read = {path: read_table(path, data.columns or ()) for path in set(files.values())}
     tables = {part: read[path] for part, path in files.items()}
     changed = [str(path) for part, path in files.items() if _sum(path) != sums[part]]
     if changed:

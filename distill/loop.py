@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerControl
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from distill.average import Average
 from distill.batches import ByLength
 from distill.errors import RunError
+from distill.token_batches import ByTokens, lengths
 
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""`loss(logits, labels, teacher logits or None)` of one batch."""
+Loss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+"""`loss(logits, labels, what the teacher says or None)` of one batch."""
+Judge = Callable[[nn.Module], Mapping[str, float]]
+"""A model's metrics on the validation split."""
 
 
 class Loop(Trainer):  # type: ignore[misc]
@@ -25,7 +33,7 @@ class Loop(Trainer):  # type: ignore[misc]
         super().__init__(**options)
         self.loss = loss
         self.loss_is_scaled_for_ga = False
-        self.order: ByLength | None = None
+        self.order: ByLength | ByTokens | None = None
         self.rows: list[int] = []
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
@@ -61,3 +69,50 @@ class Loop(Trainer):  # type: ignore[misc]
             f"learning rate {self._get_learning_rate():.3g}; lower learning_rate and begin again with --force, "
             f"or look at these training rows (counted from 0): {', '.join(map(str, self.rows))}"
         )
+
+
+class TokenLoop(Loop):
+    """A Loop over pairs of sentences: batches by tokens, validation by translating, perhaps averaged weights."""
+
+    def __init__(self, loss: Loss, judge: Judge, budget: int, average: Average | None, **options: Any) -> None:
+        """Batches of `budget` tokens; `judge` says how good the model, or its `average`, is."""
+        super().__init__(loss, **options)
+        self.judge = judge
+        self.budget = budget
+        self.average = average
+        if average is not None:
+            self.add_callback(average)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of a resumed training are those of the first time."""
+        self.order = ByTokens(lengths(self.train_dataset), self.budget, self.args.data_seed)
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.order,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """What the judge says of the weights that would be kept."""
+        with self._kept():
+            found = self.judge(self.accelerator.unwrap_model(self.model))
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint's model is what was judged; where that is an average, the weights themselves lie beside it."""
+        with self._kept():
+            super()._save_checkpoint(model, trial)
+        if self.average is not None and self.args.should_save:
+            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.average.save_raw(Path(str(self.args.output_dir)) / folder)
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """While entered, the model has the weights that are kept."""
+        return nullcontext() if self.average is None else self.average.in_place()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, reduce
+from accelerate.utils import broadcast_object_list, gather_object, reduce
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=7)
@@ -23,6 +23,21 @@ def join() -> bool:
 def is_first() -> bool:
     """Whether this is the first process, or the only one."""
     return bool(PartialState().is_main_process)
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(PartialState().num_processes)
+
+
+def place() -> int:
+    """Which of them this is, counted from 0."""
+    return int(PartialState().process_index)
+
+
+def gathered(own: list[Value]) -> list[Value]:
+    """What all processes have, in their order."""
+    return own if count() == 1 else list(gather_object(own))
 
 
 def wait() -> None:

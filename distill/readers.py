@@ -24,8 +24,8 @@ QUESTION = re.compile(r"([A-Z]+):(\w+) (\S.*)")
 """A line of the TREC question files: `COARSE:fine What is … ?`"""
 
 
-def read_table(path: Path) -> Table:
-    """Read a file of rows; its suffix says how.
+def read_table(path: Path, columns: Sequence[str] = ()) -> Table:
+    """Read a file of rows; its suffix says how. `columns` names those of csv and tsv files without a header line.
 
     Raises:
         DataError: no such file or kind of file, empty, not UTF-8, or a header that cannot be used.
@@ -34,7 +34,11 @@ def read_table(path: Path) -> Table:
     if suffix not in SUFFIXES:
         raise DataError(f"{path.name}: cannot read this kind of file; expected one of {', '.join(SUFFIXES)}")
     try:
-        return _read_parquet(path) if suffix == PARQUET else TEXT_READERS[suffix](path.name, _read_text(path))
+        if suffix == PARQUET:
+            return _read_parquet(path)
+        if suffix in SEPARATED:
+            return SEPARATED[suffix](path.name, _read_text(path), columns)
+        return TEXT_READERS[suffix](path.name, _read_text(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
@@ -127,11 +131,10 @@ def _stored_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 PARQUET = ".parquet"
+SEPARATED: Mapping[str, Callable[[str, str, Sequence[str]], Table]] = {".csv": read_csv, ".tsv": read_tsv}
 TEXT_READERS: Mapping[str, Callable[[str, str], Table]] = {
-    ".csv": read_csv,
-    ".tsv": read_tsv,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".txt": _read_txt,
 }
-SUFFIXES = (*TEXT_READERS, PARQUET)
+SUFFIXES = (*SEPARATED, *TEXT_READERS, PARQUET)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from distill.recipe import Recipe
 from distill.recipe_file import section_of
+from distill.sections import kind_of
 
 Schema = Mapping[str, Any]
 HEAD = """\
@@ -19,9 +20,9 @@ HEAD = """\
 
 Made by `python -m distill.reference` from `distill/recipe.py`; a test keeps it up to date.
 
-A recipe is YAML. Only `name`, `data` and `teacher.model` must be given. A key that is not listed here is an error, and
-all errors are reported at once. `--set section.key=value` changes any key from the command line. Paths are relative to
-the recipe's folder.
+A recipe is YAML. Only `name`, `data` and `teacher.model` (or `teacher.config`) must be given. A key that is not listed
+here is an error, and all errors are reported at once. `--set section.key=value` changes any key from the command line.
+Paths are relative to the recipe's folder. Keys marked (classification) or (translation) go with this `task.kind` alone.
 """
 NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -52,6 +53,7 @@ def _rows(model: type[BaseModel]) -> Iterator[str]:
         inner = section_of(field.annotation)
         kind = _kind(schema[name]) if inner is None else _section_kind(schema[name])
         text = field.description or (_text(inner) if inner else "")
+        text += f" ({kind_of(field)})" if kind_of(field) else ""
         yield f"| `{name}` | {kind} | {_default(field.get_default())} | {text} |"
 
 
@@ -86,7 +88,7 @@ def _kind(schema: Schema) -> str:
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
     if schema["type"] == "object":
-        return "mapping of text to text"
+        return "mapping" if schema.get("additionalProperties") is True else "mapping of text to text"
     limits = [f"{sign} {schema[key]:g}" for key, sign in LIMITS.items() if key in schema]
     return " ".join([NAMES[schema["type"]], ", ".join(limits)]).strip()
 

@@ -17,23 +17,23 @@ CELL_LIMIT = 2**24
 DELIMITERS = ",;\t|"
 
 
-def read_csv(name: str, text: str) -> Table:
-    """Comma-separated text with a header; `;`, tab and `|` are seen in the header line."""
+def read_csv(name: str, text: str, columns: Sequence[str] = ()) -> Table:
+    """Comma-separated text with a header, or with these `columns`; `;`, tab and `|` are seen in the first line."""
     header = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
-    return _separated(name, text, delimiter, quoted=True)
+    return _separated(name, text, delimiter, quoted=True, columns=tuple(columns))
 
 
-def read_tsv(name: str, text: str) -> Table:
-    """Tab-separated text with a header; quotes mean something only where the whole file agrees with that.
+def read_tsv(name: str, text: str, columns: Sequence[str] = ()) -> Table:
+    """Tab-separated text with a header, or with these `columns`; quotes count only where the whole file agrees.
 
     Spreadsheets quote cells, corpora do not and begin cells with a quotation mark: a file is quoted if all of it reads
     cleanly so, and no cell swallows both a tab and a line end.
     """
-    quoted = _separated(name, text, "\t", quoted=True)
+    quoted = _separated(name, text, "\t", quoted=True, columns=tuple(columns))
     cells = (cell for row in quoted.rows for cell in row.cells.values())
     if quoted.problems or any("\t" in cell and "\n" in cell for cell in cells):
-        return _separated(name, text, "\t", quoted=False)
+        return _separated(name, text, "\t", quoted=False, columns=tuple(columns))
     return quoted
 
 
@@ -47,12 +47,12 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _separated(name: str, text: str, delimiter: str, quoted: bool) -> Table:
-    """Read separated text; rows whose number of fields is not the header's become problems."""
+def _separated(name: str, text: str, delimiter: str, quoted: bool, columns: tuple[str, ...]) -> Table:
+    """Read separated text; rows with more or fewer fields than the header (or `columns`) become problems."""
     # newline="" keeps the line ends inside quoted cells as they are.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    columns: tuple[str, ...] = ()
+    source = "data.columns" if columns else "the header"
     rows: list[Row] = []
     problems: list[str] = []
     with _long_cells():
@@ -62,7 +62,7 @@ def _separated(name: str, text: str, delimiter: str, quoted: bool) -> Table:
             elif not columns:
                 columns = _header(name, fields)
             elif len(fields) != len(columns):
-                problems.append(f"{name}:{line}: {_count(len(fields))}, but the header has {len(columns)}")
+                problems.append(f"{name}:{line}: {_count(len(fields))}, but {source} has {len(columns)}")
             else:
                 rows.append(Row(line, dict(zip(columns, fields, strict=True))))
     if not columns:

@@ -6,51 +6,36 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill import data, files, processes, run, signals
-from distill.checkpoint import fetch, load_model, load_tokenizer, save
-from distill.config_file import read_config
-from distill.errors import DataError, RecipeError, RunError
-from distill.label import label
-from distill.models import build_student
-from distill.progress import Report, silent
+from distill.errors import RecipeError
+from distill.opened import Manifest, Run, model_sum
+from distill.progress import Report
 from distill.recipe import DistillationRecipe, Recipe
+from distill.sections import settings
 from distill.student import distil
-from distill.task import Task
-from distill.teach import teach
+from distill.tasks import KINDS
 
-Manifest = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A recipe, the data it names, and the folder its steps write to. Paths in the recipe start at `base`."""
-
-    recipe: Recipe
-    dataset: data.Dataset
-    folder: Path
-    base: Path
-    cache: Path
-    force: bool = False
-    report: Report = silent
-
-    def step(self, name: str, folder: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> run.Step:
-        """One step of this run; every step depends on the data."""
-        return run.Step(name, self.folder / folder, settings, {"data": self.dataset.fingerprint, **inputs})
-
-    def made(self, folder: str, by: str) -> Manifest:
-        """The manifest of a step that must be finished by now.
-
-        Raises:
-            RunError: it is not.
-        """
-        found = run.manifest(self.folder / folder)
-        if found is None:
-            raise RunError(f"{self.folder / folder} is not there or not finished; run `{by}` first")
-        return found
+__all__ = [
+    "STEPS",
+    "Manifest",
+    "Run",
+    "alone",
+    "label_step",
+    "model_sum",
+    "open_run",
+    "recover",
+    "run_label",
+    "run_student",
+    "run_teach",
+    "student_step",
+    "teach_step",
+    "trained",
+    "work_folder",
+    "write_recipe",
+]
 
 
 def open_run(recipe: Recipe, folder: Path, base: Path, cache: Path, force: bool, report: Report) -> Run:
@@ -65,110 +50,55 @@ def open_run(recipe: Recipe, folder: Path, base: Path, cache: Path, force: bool,
 
 def write_recipe(opened: Run) -> None:
     """Keep the resolved recipe in the run folder (JSON is YAML too)."""
-    files.write_text(opened.folder / "recipe.yaml", json.dumps(opened.recipe.model_dump(mode="json"), indent=2) + "\n")
+    files.write_text(
+        opened.folder / "recipe.yaml", json.dumps(settings(opened.recipe, opened.recipe.task.kind), indent=2) + "\n"
+    )
 
 
 def teach_step(opened: Run) -> run.Step:
     """The step that makes `teacher/`."""
-    recipe = opened.recipe
-    folder = fetch(recipe.teacher.model, opened.base, opened.cache)
-    settings = {"seed": recipe.seed, "teacher": recipe.teacher.model_dump(mode="json")}
-    return opened.step("teach", "teacher", settings, {"model": model_sum(folder)})
+    recipe, kind = opened.recipe, opened.dataset.task.kind
+    source = opened.source(recipe.teacher.model, recipe.teacher.config)
+    given = {"seed": recipe.seed, "teacher": settings(recipe.teacher, kind), **KINDS[kind].teacher_settings(recipe)}
+    return opened.step("teach", "teacher", given, {"model": model_sum(source)} if source else {})
 
 
 def run_teach(opened: Run) -> Manifest:
-    """Fine-tune the teacher into `teacher/`."""
-    recipe, dataset = opened.recipe, opened.dataset
-    source = fetch(recipe.teacher.model, opened.base, opened.cache)
-
-    def make(folder: Path) -> Manifest:
-        training = recipe.teacher.training
-        if training is None:
-            _expect_labels(source, dataset.task)
-        model, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
-        work = work_folder(opened, "teach")
-        result = teach(model, tokenizer, dataset, training, work, recipe.seed, opened.report) if training else {}
-        save(model, tokenizer, dataset.task, folder)
-        return result
-
-    return trained(opened, teach_step(opened), make)
-
-
-def _expect_labels(source: Path, task: Task) -> None:
-    """Refuse a teacher that is used as it is and answers other labels; their order does not matter.
-
-    Raises:
-        DataError: naming the labels that one side has and the other has not.
-    """
-    config = read_config(source / "config.json")
-    own = [str(config.id2label[i]) for i in range(config.num_labels)]
-    missing, extra = set(task.labels) - set(own), set(own) - set(task.labels)
-    problems = [f"{label!r} is in the data, the teacher never answers it" for label in sorted(missing)]
-    problems += [f"{label!r} is a teacher's answer that the data does not have" for label in sorted(extra)]
-    if problems:
-        raise DataError(
-            f"the teacher {source} answers other labels than the task's; rename the data's with task.label_names, "
-            "or fine-tune it (teacher.training)",
-            problems,
-        )
+    """Train the teacher into `teacher/`."""
+    kind = KINDS[opened.dataset.task.kind]
+    return trained(opened, teach_step(opened), lambda folder: kind.make_teacher(opened, folder))
 
 
 def label_step(opened: Run) -> run.Step:
     """The step that makes `signals/`."""
-    return opened.step("label", "signals", {}, {"teacher": run.output_sum(opened.made("teacher", "distill teach"))})
+    given = KINDS[opened.dataset.task.kind].signal_settings(opened.recipe)
+    return opened.step("label", "signals", given, {"teacher": run.output_sum(opened.made("teacher", "distill teach"))})
 
 
 def run_label(opened: Run) -> Manifest:
-    """Write the teacher's logits into `signals/`."""
-    teacher = opened.folder / "teacher"
-
-    def make(folder: Path) -> Manifest:
-        model, tokenizer = load_model(teacher), load_tokenizer(teacher)
-        weights = files.sha256(teacher / "model.safetensors")
-        found = label(model, tokenizer, opened.dataset, weights, report=opened.report)
-        signals.write(found, folder)
-        return {"examples": len(found.ids)}
-
-    return alone(opened, label_step(opened), make)
+    """Write what the teacher says into `signals/`."""
+    kind = KINDS[opened.dataset.task.kind]
+    on_processes = trained if kind.together else alone
+    return on_processes(opened, label_step(opened), lambda folder: kind.make_signals(opened, folder))
 
 
 def student_step(opened: Run) -> run.Step:
     """The step that makes `student/`."""
-    recipe = opened.recipe
-    inputs = {name: run.output_sum(opened.made(name, f"distill {by}")) for name, by in _BEFORE_STUDENT}
-    start = _start(opened)
+    recipe, name = opened.recipe, opened.dataset.task.kind
+    kind = KINDS[name]
+    before = kind.before_student(recipe)
+    inputs = {folder: run.output_sum(opened.made(folder, f"distill {by}")) for folder, by in before.items()}
+    start = opened.source(recipe.student.model, recipe.student.config)
     if start is not None:
         inputs["start"] = model_sum(start)
-    return opened.step(
-        "student", "student", {"seed": recipe.seed, "student": recipe.student.model_dump(mode="json")}, inputs
-    )
-
-
-_BEFORE_STUDENT = (("teacher", "teach"), ("signals", "label"))
+    given = {"seed": recipe.seed, "student": settings(recipe.student, name), **kind.student_settings(recipe)}
+    return opened.step("student", "student", given, inputs)
 
 
 def run_student(opened: Run) -> Manifest:
     """Build the student and distil into `student/`."""
-    recipe, dataset = opened.recipe, opened.dataset
-
-    def make(folder: Path) -> Manifest:
-        teacher = opened.folder / "teacher"
-        start = _start(opened)
-        model = build_student(recipe.student, load_model(teacher), dataset.task, start, recipe.seed)
-        tokenizer = load_tokenizer(start if recipe.student.model is not None and start else teacher)
-        found = signals.read(opened.folder / "signals")
-        work = work_folder(opened, "student")
-        result = distil(model, tokenizer, dataset, found, recipe.student, work, recipe.seed, report=opened.report)
-        save(model, tokenizer, dataset.task, folder)
-        return result
-
-    return trained(opened, student_step(opened), make)
-
-
-def _start(opened: Run) -> Path | None:
-    """Where the student starts, if not from the teacher."""
-    source = opened.recipe.student.model or opened.recipe.student.config
-    return fetch(source, opened.base, opened.cache) if source else None
+    kind = KINDS[opened.dataset.task.kind]
+    return trained(opened, student_step(opened), lambda folder: kind.make_student(opened, folder))
 
 
 def recover(opened: Run, model: Any, tokenizer: Any, recipe: DistillationRecipe, stage: str) -> Manifest:
@@ -180,7 +110,7 @@ def recover(opened: Run, model: Any, tokenizer: Any, recipe: DistillationRecipe,
 
 def work_folder(opened: Run, stage: str) -> Path:
     """Where a training keeps its checkpoints until its step is whole."""
-    return (opened.folder / f".work-{stage}").resolve()
+    return opened.work(stage)
 
 
 def alone(opened: Run, step: run.Step, make: Callable[[Path], Manifest]) -> Manifest:
@@ -216,6 +146,10 @@ def _begin(opened: Run, work: Path, step: run.Step) -> bool:
     return True
 
 
+BEGUN = ("checkpoint-*", "shard-*")
+"""What a work folder holds once there is something to go on from."""
+
+
 def _claim(work: Path, step: run.Step, force: bool) -> None:
     """Keep a work folder if it was begun for the same fingerprint; without checkpoints, or with `force`, begin anew.
 
@@ -227,7 +161,7 @@ def _claim(work: Path, step: run.Step, force: bool) -> None:
         differing = run.differences(files.read_json(mark), step.fingerprint)
     except (OSError, ValueError):
         differing = ["fingerprint.json is missing or damaged"]
-    if differing and any(work.glob("checkpoint-*")) and not force:
+    if differing and any(found for begun in BEGUN for found in work.glob(begun)) and not force:
         raise RecipeError(
             f"{work} holds checkpoints of a {step.name} step with other settings; "
             "choose another folder with -o, or --force to begin again",
@@ -237,13 +171,6 @@ def _claim(work: Path, step: run.Step, force: bool) -> None:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         files.write_json(mark, step.fingerprint)
-
-
-def model_sum(source: Path) -> str:
-    """One sha256 for all that a model's folder or config file holds."""
-    if source.is_file():
-        return files.sha256(source)
-    return run.output_sum({"files": files.hash_files(source)})
 
 
 STEPS: Mapping[str, tuple[Callable[[Run], run.Step], Callable[[Run], Manifest]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,21 @@ class Row:
     line: int
     cells: Mapping[str, Any]
 
+    def cell(self, column: str) -> Any:
+        """The cell of a column, or of one inside another (`translation.en`); None where there is none."""
+        if column in self.cells or "." not in column:
+            return self.cells.get(column)
+        outer, _, inner = column.partition(".")
+        found = self.cells.get(outer)
+        return Row(self.line, found).cell(inner) if isinstance(found, Mapping) else None
+
+    def names(self) -> Iterator[str]:
+        """The columns that have cells here, those inside others with dots."""
+        for column, value in self.cells.items():
+            yield column
+            if isinstance(value, Mapping):
+                yield from (f"{column}.{name}" for name in Row(self.line, value).names())
+
 
 @dataclass(frozen=True)
 class Table:
@@ -24,6 +39,11 @@ class Table:
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()
     binary: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """All columns; those inside others, as they are found in any row, follow with dots."""
+        nested = [row for row in self.rows if any(isinstance(value, Mapping) for value in row.cells.values())]
+        return tuple(dict.fromkeys([*self.columns, *(name for row in nested for name in row.names())]))
 
     def place(self, line: int) -> str:
         """How a message names a row: `reviews.csv:12`, or `reviews.parquet row 12`."""

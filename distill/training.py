@@ -26,21 +26,32 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from distill import files, metrics, processes
+from distill.average import Average
 from distill.batches import Example, collate
 from distill.callbacks import Guard, Journal, Patience, StopSignals
 from distill.errors import InterruptedRunError, RunError
-from distill.loop import Loop, Loss
+from distill.loop import Judge, Loop, Loss, TokenLoop
 from distill.progress import Report
 from distill.recipe import TrainingRecipe
 from distill.resume import STATE, checkpoint, newest_complete
+from distill.sections import settings
 from distill.task import Task
+from distill.words import collate_words
 
 LOG = logging.getLogger("potstill")
+OWN = (
+    *("bf16", "early_stopping_patience", "ema_decay", "label_smoothing_factor", "report_to", "save_total_limit"),
+    "tokens_per_batch",
+)
+"""Options that Trainer does not get as they are."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """What a model is trained on: `loss(logits, labels, teacher logits or None)` over rows, judged on validation."""
+    """What a model is trained on: `loss(logits, labels, what the teacher says or None)` over rows.
+
+    Validation rows are what classifiers are judged by; what translates is judged by `judge`.
+    """
 
     stage: str
     train: Sequence[Example]
@@ -48,6 +59,7 @@ class Course:
     loss: Loss
     task: Task
     seed: int
+    judge: Judge | None = None
 
 
 def train(
@@ -66,28 +78,43 @@ def train(
         InterruptedRunError: asked to stop; a checkpoint was saved first.
         RunError: the loss is not finite, or the disk or the memory is full.
     """
-    loop = Loop(
-        course.loss,
-        model=model,
-        args=_arguments(recipe, course, work),
-        train_dataset=list(course.train),
-        eval_dataset=list(course.validation),
-        data_collator=partial(collate, tokenizer),
-        processing_class=tokenizer,
-        compute_metrics=_judge(course.task),
-    )
+    start = processes.from_first(lambda: newest_complete(work))
+    loop = _loop(model, tokenizer, course, recipe, work, start)
     loop.remove_callback(PrinterCallback)
     loop.remove_callback(ProgressCallback)
     patience = Patience(recipe.early_stopping_patience)
-    start = processes.from_first(lambda: newest_complete(work))
     with StopSignals() as stop:
         watchers = [Guard(stop, loop, recipe.save_total_limit), patience, Journal(course.stage, work, report)]
         for callback in [*watchers, *_tensorboard(recipe, course.stage, work, start)]:
             loop.add_callback(callback)
-        _run(loop, start, patience, recipe)
+        _run(loop, start, patience, recipe, course.task)
         if processes.anyone(stop.requested):
             raise InterruptedRunError(f"stopped while in {course.stage}; run the same command again to go on")
     return _summary(loop)
+
+
+def _loop(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    course: Course,
+    recipe: TrainingRecipe,
+    work: Path,
+    start: Path | None,
+) -> Loop:
+    """The loop of the course's kind of task."""
+    options: dict[str, Any] = {
+        "model": model,
+        "args": _arguments(recipe, course, work),
+        "train_dataset": list(course.train),
+        "eval_dataset": list(course.validation),
+        "processing_class": tokenizer,
+    }
+    if course.judge is None:
+        judge = _judge(course.task)
+        return Loop(course.loss, data_collator=partial(collate, tokenizer), compute_metrics=judge, **options)
+    average = Average(model, recipe.ema_decay, start) if recipe.ema_decay else None
+    collator = partial(collate_words, tokenizer.pad_token_id, model)
+    return TokenLoop(course.loss, course.judge, recipe.tokens_per_batch, average, data_collator=collator, **options)
 
 
 def _tensorboard(recipe: TrainingRecipe, stage: str, work: Path, start: Path | None) -> list[TrainerCallback]:
@@ -100,7 +127,7 @@ def _tensorboard(recipe: TrainingRecipe, stage: str, work: Path, start: Path | N
     return [TensorBoardCallback(SummaryWriter(str(work.parent / "logs" / stage), purge_step=step))]
 
 
-def _run(loop: Loop, start: Path | None, patience: Patience, recipe: TrainingRecipe) -> None:
+def _run(loop: Loop, start: Path | None, patience: Patience, recipe: TrainingRecipe, task: Task) -> None:
     """Train from a checkpoint or from the beginning, and say clearly what goes wrong."""
     if start is not None:
         LOG.info("going on from %s", start)
@@ -112,7 +139,7 @@ def _run(loop: Loop, start: Path | None, patience: Patience, recipe: TrainingRec
     try:
         loop.train(resume_from_checkpoint=str(start) if start else None)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise _explained(error, Path(str(loop.args.output_dir)), recipe) from error
+        raise _explained(error, Path(str(loop.args.output_dir)), recipe, task) from error
 
 
 def _finish(loop: Loop, last: Path, state: TrainerState) -> None:
@@ -122,15 +149,15 @@ def _finish(loop: Loop, last: Path, state: TrainerState) -> None:
     loop.state = state
 
 
-def _explained(error: Exception, work: Path, recipe: TrainingRecipe) -> Exception:
+def _explained(error: Exception, work: Path, recipe: TrainingRecipe, task: Task) -> Exception:
     """A full disk or memory in one clear line; anything else as it is."""
     if files.is_full(error):
         return files.disk_error(error, work)
     text = str(error).lower()
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text:
-        batch = recipe.per_device_train_batch_size
+        option = "tokens_per_batch" if task.kind == "translation" else "per_device_train_batch_size"
         return RunError(
-            f"out of memory with per_device_train_batch_size {batch}; halve it and double gradient_accumulation_steps, "
+            f"out of memory with {option} {getattr(recipe, option)}; halve it and double gradient_accumulation_steps, "
             "or set gradient_checkpointing: true"
         )
     return error
@@ -159,8 +186,8 @@ def has_bf16() -> bool:
 
 def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingArguments:
     """The recipe as TrainingArguments."""
-    own = {"bf16", "early_stopping_patience", "label_smoothing_factor", "report_to", "save_total_limit"}
-    options = {key: value for key, value in recipe.model_dump().items() if key not in own and value is not False}
+    given = settings(recipe, course.task.kind)
+    options = {key: value for key, value in given.items() if key not in OWN and value is not False}
     gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(work),
@@ -182,6 +209,7 @@ def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingAr
         report_to=[name for name in recipe.report_to if name != "tensorboard"] or "none",
         run_name=course.stage,
         disable_tqdm=True,
+        log_level_replica="error",
     )
 
 

@@ -19,7 +19,8 @@ def test_the_checked_in_reference_is_up_to_date() -> None:
 def test_every_section_has_a_table_or_says_where_it_is() -> None:
     titles = re.findall(r"^## `(.+)`$", reference(), re.MULTILINE)
     assert titles == [
-        *("data", "data.split", "task", "teacher", "teacher.training", "student", "student.training"),
+        *("data", "data.split", "data.filters", "task", "teacher", "teacher.training", "vocabulary", "label"),
+        *("student", "student.training"),
         *("prune", "prune.training", "export", "quantize", "bench"),
     ]
     assert all(f"| `{name}` |" in reference() for name in Recipe.model_fields)
@@ -28,6 +29,15 @@ def test_every_section_has_a_table_or_says_where_it_is() -> None:
 def test_what_a_student_does_otherwise_than_its_teacher_is_said() -> None:
     wanted = "## `student.training`\n\nThe keys of `teacher.training`; `num_train_epochs` is `5.0` if left out.\n"
     assert wanted in reference()
+
+
+def test_keys_of_one_kind_of_task_say_so() -> None:
+    lines = reference().splitlines()
+    (pair,) = [line for line in lines if line.startswith("| `pair` |")]
+    (tokens,) = [line for line in lines if line.startswith("| `tokens_per_batch` |")]
+    (label,) = [line for line in lines if line.startswith("| `label` | section")]
+    assert pair.endswith("(classification) |")
+    assert tokens.endswith("(translation) |") and label.endswith("(translation) |")
 
 
 def test_tables_are_whole() -> None:

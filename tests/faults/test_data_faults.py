@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ TRAIN = f"text,label\n{GOOD}"
 def test_row_12_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = inputs.read_table
 
-    def read_and_write(path: Path) -> Table:
+    def read_and_write(path: Path, columns: Sequence[str] = ()) -> Table:
         table = original(path)
         path.write_text(path.read_text() + "late row,no\n")
         return table

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from runs import Ended, Project, Running, copy_steps, start, steps_in_journal, weights
+from runs import Ended, Project, Running, command, copy_steps, start, steps_in_journal, weights
+from toy_translation import write_translation_project
 
 
 def free_port() -> int:
@@ -94,3 +95,23 @@ def test_the_launchers_themselves(
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("student: done") == 1
     assert (folder / "student" / "run.json").exists()
+
+
+def test_two_processes_translate_a_part_each(tmp_path: Path) -> None:
+    label = {"beams": 2, "shard_sentences": 16, "word_logits": 4}
+    project = write_translation_project(tmp_path / "toy", label=label)
+    folder, alone = tmp_path / "run", tmp_path / "alone"
+    for step, result in (("teach", "teacher"), ("label", "signals"), ("student", "student")):
+        first, second = both("distill", step, project.recipe, "-o", folder, folder=folder)
+        assert first.out.startswith(f"{step}: done")
+        assert (second.out, second.err) == ("", ""), "only the first process speaks"
+        assert (folder / result / "run.json").exists()
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
+        "metrics.jsonl", "recipe.yaml", "signals", "student", "teacher",
+    ]  # fmt: skip
+    lines = steps_in_journal(folder, "teach")
+    assert len(lines) == len(set(lines))
+    copy_steps(folder, alone, "teacher")
+    assert command("distill", "label", project.recipe, "-o", alone, watched=alone).code == 0
+    files = [(one / "signals" / "translations.jsonl").read_bytes() for one in (folder, alone)]
+    assert files[0] == files[1], "the shards are the same, whoever asks"

@@ -1,0 +1,97 @@
+"""What the learning steps do for classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill import files, signals
+from distill.checkpoint import load_model, load_tokenizer, save
+from distill.config_file import read_config
+from distill.errors import DataError
+from distill.label import label
+from distill.models import build_student
+from distill.opened import Manifest, Run
+from distill.recipe import Recipe
+from distill.student import distil
+from distill.task import Task
+from distill.teach import teach
+
+
+def teacher_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """What a teacher depends on besides its own section."""
+    return {}
+
+
+def make_teacher(opened: Run, folder: Path) -> Manifest:
+    """Fine-tune the teacher into `folder`."""
+    recipe, dataset = opened.recipe, opened.dataset
+    source = opened.source(recipe.teacher.model)
+    assert source is not None
+    training = recipe.teacher.training
+    if training is None:
+        _expect_labels(source, dataset.task)
+    model, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
+    work = opened.work("teach")
+    result = teach(model, tokenizer, dataset, training, work, recipe.seed, opened.report) if training else {}
+    save(model, tokenizer, dataset.task, folder)
+    return result
+
+
+def _expect_labels(source: Path, task: Task) -> None:
+    """Refuse a teacher that is used as it is and answers other labels; their order does not matter.
+
+    Raises:
+        DataError: naming the labels that one side has and the other has not.
+    """
+    config = read_config(source / "config.json")
+    own = [str(config.id2label[i]) for i in range(config.num_labels)]
+    missing, extra = set(task.labels) - set(own), set(own) - set(task.labels)
+    problems = [f"{label!r} is in the data, the teacher never answers it" for label in sorted(missing)]
+    problems += [f"{label!r} is a teacher's answer that the data does not have" for label in sorted(extra)]
+    if problems:
+        raise DataError(
+            f"the teacher {source} answers other labels than the task's; rename the data's with task.label_names, "
+            "or fine-tune it (teacher.training)",
+            problems,
+        )
+
+
+def signal_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """What logits depend on besides the teacher: nothing."""
+    return {}
+
+
+def make_signals(opened: Run, folder: Path) -> Manifest:
+    """Write the teacher's logits into `folder`."""
+    teacher = opened.folder / "teacher"
+    model, tokenizer = load_model(teacher), load_tokenizer(teacher)
+    weights = files.sha256(teacher / "model.safetensors")
+    found = label(model, tokenizer, opened.dataset, weights, report=opened.report)
+    signals.write(found, folder)
+    return {"examples": len(found.ids)}
+
+
+def before_student(recipe: Recipe) -> Mapping[str, str]:
+    """The folders that a student is made from, and the steps that make them."""
+    return {"teacher": "teach", "signals": "label"}
+
+
+def student_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """What a student depends on besides its own section."""
+    return {}
+
+
+def make_student(opened: Run, folder: Path) -> Manifest:
+    """Build the student and distil into `folder`."""
+    recipe, dataset = opened.recipe, opened.dataset
+    teacher = opened.folder / "teacher"
+    start = opened.source(recipe.student.model, recipe.student.config)
+    model = build_student(recipe.student, load_model(teacher), dataset.task, start, recipe.seed)
+    tokenizer = load_tokenizer(start if recipe.student.model is not None and start else teacher)
+    found = signals.read(opened.folder / "signals")
+    work = opened.work("student")
+    result = distil(model, tokenizer, dataset, found, recipe.student, work, recipe.seed, report=opened.report)
+    save(model, tokenizer, dataset.task, folder)
+    return result

@@ -1,0 +1,126 @@
+"""What the learning steps do for translation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from distill import files, processes, translations
+from distill.checkpoint import load_tokenizer, save
+from distill.label_pairs import Teacher, label_pairs
+from distill.opened import Manifest, Run
+from distill.recipe import Recipe, VocabularyRecipe
+from distill.sections import settings
+from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages
+from distill.seq2seq_student import build_seq2seq_student
+from distill.translation import distil_pairs, teach_pairs
+from distill.vocabulary import train_vocabulary
+
+VOCABULARY = "vocabulary"
+
+
+def teacher_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """A teacher that is built from a config has a vocabulary of its own."""
+    return _vocabulary_settings(recipe) if recipe.teacher.config is not None else {}
+
+
+def _vocabulary_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """What a vocabulary depends on besides the data."""
+    return {"vocabulary": settings(recipe.vocabulary or VocabularyRecipe(), recipe.task.kind)}
+
+
+def make_teacher(opened: Run, folder: Path) -> Manifest:
+    """Train the teacher into `folder`, from a checkpoint or from random weights."""
+    recipe, dataset = opened.recipe, opened.dataset
+    task, training = dataset.task, recipe.teacher.training
+    source = opened.source(recipe.teacher.model, recipe.teacher.config)
+    if recipe.teacher.model is not None and source is not None:
+        model, tokenizer = load_seq2seq(source), load_tokenizer(source)
+    else:
+        tokenizer = _vocabulary(opened, "teach")
+        keys = recipe.teacher.config if isinstance(recipe.teacher.config, dict) else {}
+        model = build_seq2seq(source or keys, tokenizer, task, recipe.seed)
+    set_languages(model, tokenizer, task)
+    work = opened.work("teach")
+    result = teach_pairs(model, tokenizer, dataset, training, work, recipe.seed, opened.report) if training else {}
+    save(model, tokenizer, task, folder)
+    return {**result, "vocabulary": len(tokenizer)}
+
+
+def _vocabulary(opened: Run, stage: str) -> PreTrainedTokenizerBase:
+    """A tokenizer for the training pairs; a step that goes on has the one it began with.
+
+    The first process makes it, and all read what it wrote.
+    """
+    folder = opened.work(stage) / VOCABULARY
+
+    def make() -> bool:
+        if not folder.exists():
+            train = opened.dataset.splits["train"]
+            texts = [*train.texts, *(train.targets or ())]
+            with files.new_folder(folder) as temporary:
+                recipe = opened.recipe.vocabulary or VocabularyRecipe()
+                train_vocabulary(texts, recipe).save_pretrained(temporary)
+        return True
+
+    processes.from_first(make)
+    return load_tokenizer(folder)
+
+
+def signal_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """How the teacher is asked; words are softened by the student's temperature."""
+    words = {"temperature": recipe.student.temperature} if recipe.label.word_logits else {}
+    return {"label": settings(recipe.label, recipe.task.kind), **words}
+
+
+def make_signals(opened: Run, folder: Path) -> Manifest:
+    """Write the teacher's translations into `folder`."""
+    recipe, source = opened.recipe, opened.folder / "teacher"
+    model, tokenizer = load_seq2seq(source), load_tokenizer(source)
+    set_languages(model, tokenizer, opened.dataset.task)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    teacher = Teacher(model, tokenizer, opened.dataset.task, files.sha256(source / "model.safetensors"))
+    work = opened.work("label")
+    found, how = label_pairs(
+        teacher, opened.dataset, recipe.label, recipe.student.temperature, work, report=opened.report
+    )
+    translations.write(found, folder)
+    return how
+
+
+def before_student(recipe: Recipe) -> Mapping[str, str]:
+    """The folders that a student is made from, and the steps that make them."""
+    return {"teacher": "teach"} | ({} if recipe.student.targets == "references" else {"signals": "label"})
+
+
+def student_settings(recipe: Recipe) -> Mapping[str, Any]:
+    """What a student depends on besides its own section."""
+    return _vocabulary_settings(recipe) if _has_own_vocabulary(recipe) else {}
+
+
+def _has_own_vocabulary(recipe: Recipe) -> bool:
+    """Whether the student gets a vocabulary that its teacher, which came with one, does not have."""
+    pretrained = recipe.teacher.model is not None
+    return recipe.student.config is not None and pretrained and recipe.vocabulary is not None
+
+
+def make_student(opened: Run, folder: Path) -> Manifest:
+    """Build the student and distil into `folder`."""
+    recipe, dataset = opened.recipe, opened.dataset
+    teacher = opened.folder / "teacher"
+    start = opened.source(recipe.student.model, recipe.student.config)
+    if _has_own_vocabulary(recipe):
+        tokenizer = _vocabulary(opened, "student")
+    else:
+        tokenizer = load_tokenizer(start if recipe.student.model is not None and start else teacher)
+    model = build_seq2seq_student(recipe.student, load_seq2seq(teacher), tokenizer, dataset.task, start, recipe.seed)
+    set_languages(model, tokenizer, dataset.task)
+    signals = None if recipe.student.targets == "references" else translations.read(opened.folder / "signals")
+    work = opened.work("student")
+    result = distil_pairs(model, tokenizer, dataset, signals, recipe.student, work, recipe.seed, report=opened.report)
+    save(model, tokenizer, dataset.task, folder)
+    return result
