@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from compress import gate, int8
 from compress.gate import Verdict
 from compress.products import Products, bytes_by_part, count_products
+from compress.smooth import smooth
 from distill.data import Dataset, Split
 from distill.environment import cpu_flags, cpu_model
 from distill.errors import DataError
@@ -125,19 +126,19 @@ def texts_of(split: Split) -> list[Text]:
 def _methods(
     graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
 ) -> Mapping[str, Method]:
-    """How to make each int8 graph that is to be tried."""
+    """How to make each int8 graph that is to be tried, all of the same smoothed one.
+
+    Ranges come from training rows one by one: padding would widen them.
+    """
+    predictor = load(bundle.folder, threads=1)
+    texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
+    batches = [predictor.encode([text]) for text in texts]
+    smoothed = smooth(graph, batches)
     makers: dict[str, Method] = {
-        "dynamic": partial(int8.dynamic, graph),
-        "static": partial(_static, graph, bundle, dataset.splits["train"], settings),
+        "dynamic": partial(int8.dynamic, smoothed),
+        "static": partial(int8.static, smoothed, batches),
     }
     return MappingProxyType({method: makers[method] for method in settings.methods})
-
-
-def _static(graph: onnx.ModelProto, bundle: Bundle, train: Split, settings: QuantizeRecipe) -> onnx.ModelProto:
-    """The static graph, calibrated on training rows one by one: padding would widen the ranges."""
-    predictor = load(bundle.folder, threads=1)
-    chosen = calibration_texts(texts_of(train), settings.calibration_examples)
-    return int8.static(graph, (predictor.encode([text]) for text in chosen))
 
 
 def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
@@ -149,8 +150,8 @@ def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
     by_length = sorted(set(texts), key=lambda text: (len(text) if isinstance(text, str) else sum(map(len, text)), text))
     if len(by_length) < 2:
         raise DataError(
-            f"static int8 takes its ranges from training texts: expected at least 2 different ones, "
-            f"found {len(by_length)}; give more rows, or quantize.methods: [dynamic]"
+            f"int8 takes its ranges from training texts: expected at least 2 different ones, "
+            f"found {len(by_length)}; give more rows, or quantize: null"
         )
     places = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).round().astype(int)
     return [by_length[place] for place in places]

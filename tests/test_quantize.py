@@ -98,7 +98,7 @@ def test_both_methods_are_tried_and_the_better_one_is_kept(
         assert figures["gate"]["drop"]["n"] == 150
         assert 0.9 < figures["agreement"] <= 1
     sizes = result.bundle.details["quantization"]["bytes"]
-    assert sizes["int8"]["word embedding"] * 4 == pytest.approx(sizes["fp32"]["word embedding"], rel=0.01)
+    assert sizes["int8"]["word embedding"] * 4 == pytest.approx(sizes["fp32"]["word embedding"], rel=0.05)
     assert sizes["int8"]["encoder layers"] < sizes["fp32"]["encoder layers"] / 2
 
 

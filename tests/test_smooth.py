@@ -1,0 +1,105 @@
+"""Smoothing changes no answer, and leaves int8 less to lose."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compress import int8
+from compress.smooth import scales, smooth
+
+WIDTH = 16
+GENERATOR = np.random.default_rng(1)
+TABLE = GENERATOR.normal(size=(32, WIDTH)).astype(np.float32)
+WEIGHTS = {name: GENERATOR.normal(size=(WIDTH, 8)).astype(np.float32) for name in ("a", "b")}
+BATCHES = [{"input_ids": GENERATOR.integers(0, 32, (1, 9))} for _ in range(8)]
+
+
+def graph(outlier: float) -> onnx.ModelProto:
+    """An embedding whose channel 3 is larger than the others, and two products that read it."""
+    table = TABLE * np.where(np.arange(WIDTH) == 3, outlier, 1).astype(np.float32)
+    stored = {"table": table, **WEIGHTS}
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["states"], name="look up")]
+    nodes += [helper.make_node("MatMul", ["states", name], [f"{name}.out"], name=f"product {name}") for name in WEIGHTS]
+    nodes.append(helper.make_node("Add", ["a.out", "b.out"], ["out"], name="sum"))
+    made = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "length"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", "length", 8])],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def answers(model: onnx.ModelProto) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, batch)[0] for batch in BATCHES])
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def test_the_answers_stay() -> None:
+    before = graph(50)
+    after = smooth(before, BATCHES)
+    assert operators(after) == ["Gather", "Mul", "MatMul", "MatMul", "Add"]
+    assert operators(before) == ["Gather", "MatMul", "MatMul", "Add"]
+    onnx.checker.check_model(after)
+    np.testing.assert_allclose(answers(after), answers(before), rtol=1e-4, atol=1e-4)
+
+
+def test_one_division_serves_all_products_of_an_activation() -> None:
+    made = smooth(graph(50), BATCHES)
+    stored = {value.name: numpy_helper.to_array(value) for value in made.graph.initializer}
+    for name, weight in WEIGHTS.items():
+        np.testing.assert_allclose(stored[name] * stored["states.smoothing"][:, None], weight, rtol=1e-5)
+    assert stored["states.smoothing"].argmin() == 3
+
+
+def test_without_an_outlier_nothing_is_written() -> None:
+    assert smooth(graph(1), BATCHES) == graph(1)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_int8_comes_closer(method: str) -> None:
+    def error(model: onnx.ModelProto) -> float:
+        made = int8.dynamic(model) if method == "dynamic" else int8.static(model, BATCHES)
+        return float(np.square(answers(made) - answers(graph(200))).mean())
+
+    plain, smoothed = error(graph(200)), error(smooth(graph(200), BATCHES))
+    assert smoothed < plain / 4
+
+
+def test_scales_by_hand() -> None:
+    # 0.6 * ln 16 - 0.4 * ln 1 and 0.6 * ln 1 - 0.4 * ln 1, less their mean
+    found = scales(np.array([16, 1], np.float32), np.array([1, 1], np.float32))
+    np.testing.assert_allclose(found, [16**0.3, 16**-0.3], rtol=1e-5)
+    # the weight's range counts against the scale: 0.4 * ln 16 less
+    found = scales(np.array([1, 1], np.float32), np.array([16, 1], np.float32))
+    np.testing.assert_allclose(found, [16**-0.2, 16**0.2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_channels_without_values_keep_their_scale(dead: int) -> None:
+    sides = np.array([[8.0, 2.0, 4.0], [8.0, 2.0, 4.0]], np.float32)
+    sides[dead, 1] = 0
+    found = scales(sides[0], sides[1])
+    assert found[1] == 1 and np.isfinite(found).all()
+    np.testing.assert_array_equal(scales(np.zeros(3, np.float32), np.zeros(3, np.float32)), [1, 1, 1])
+
+
+def test_tables_have_a_scale_a_column() -> None:
+    made = int8.tables(graph(200))
+    stored = {value.name: numpy_helper.to_array(value) for value in made.graph.initializer}
+    assert stored["table_quantized"].dtype == np.int8 and stored["table_scale"].shape == (WIDTH,)
+    assert abs(stored["table_quantized"]).max(axis=0).tolist() == [127] * WIDTH
+    largest = np.abs(TABLE).max(axis=0) * np.where(np.arange(WIDTH) == 3, 200, 1)
+    found = stored["table_quantized"] * stored["table_scale"]
+    wanted = TABLE * np.where(np.arange(WIDTH) == 3, 200, 1)
+    assert (np.abs(found - wanted) <= largest / 127 / 2 * 1.001).all()
+    assert operators(made)[:3] == ["Gather", "Cast", "Mul"]
