@@ -20,6 +20,8 @@ from distill.recipe import VocabularyRecipe
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPECIAL = (PAD, END, UNKNOWN)
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+MARKS = r"▁?\p{P}+"
+"""Punctuation, with the space before it: no piece holds both of a word and of the marks after it."""
 DIGITS = 6
 """Decimals of a unigram piece's score; what follows differs from process to process."""
 LEAST = -30.0
@@ -55,7 +57,9 @@ def _shaped(model: Any) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace("▁", "always", True), pre_tokenizers.Split(Regex(MARKS), "isolated")]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A $B {END}", special_tokens=[(END, SPECIAL.index(END))]
     )
