@@ -24,6 +24,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy recipes
 	$(BIN)/lint-imports
 
 $(READY): pyproject.toml constraints.txt
