@@ -15,19 +15,19 @@ def corpus_score(
     metric: str, hypotheses: Sequence[str], references: Sequence[str], language: str | None = None
 ) -> tuple[float, str]:
     """The score of a whole corpus, and its signature; `language` is the target's code (`it`, `it_IT`)."""
-    judge = _judge(metric, language)
-    value = float(judge.corpus_score(list(hypotheses), [list(references)]).score)
-    return value, str(judge.get_signature().format())
+    found = judge(metric, language)
+    value = float(found.corpus_score(list(hypotheses), [list(references)]).score)
+    return value, str(found.get_signature().format())
 
 
 def sentence_scorer(metric: str, language: str | None = None) -> Callable[[str, str], float]:
     """Scores a sentence against one reference; BLEU with smoothed counts and only as long n-grams as there are."""
-    judge = CHRF() if metric == "chrf" else BLEU(effective_order=True, tokenize=_tokenizer(language))
-    return lambda hypothesis, reference: float(judge.sentence_score(hypothesis, [reference]).score)
+    found = CHRF() if metric == "chrf" else BLEU(effective_order=True, tokenize=_tokenizer(language))
+    return lambda hypothesis, reference: float(found.sentence_score(hypothesis, [reference]).score)
 
 
-def _judge(metric: str, language: str | None) -> Any:
-    """The metric by its name."""
+def judge(metric: str, language: str | None = None) -> Any:
+    """The metric by its name, set up for a target language."""
     return CHRF() if metric == "chrf" else BLEU(tokenize=_tokenizer(language))
 
 

@@ -1,4 +1,4 @@
-"""BLEU and chrF as sacrebleu counts them, each with its interval and signature; both from 0 to 100.
+"""How sure a BLEU or chrF is: intervals over sentences, and paired differences; all from 0 to 100.
 
 sacrebleu's own bootstrap gives an interval to each system, but none to the difference of two, and scores every resample
 row by row. Here resamples are weights on sentences: one matrix product gives the statistics of all of them.
@@ -6,31 +6,33 @@ row by row. Here resamples are weights on sentences: one matrix product gives th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 
+from distill.bleu import judge
 from distill.errors import DataError
 from distill.metrics import CONFIDENCE, Difference, Score
 
-METRICS: Mapping[str, Callable[[], Any]] = MappingProxyType({"bleu": BLEU, "chrf": CHRF})
 Statistics = NDArray[np.float64]
 
 
 def score(
-    metric: str, hypotheses: Sequence[str], references: Sequence[str], seed: int = 1, resamples: int = 1000
+    metric: str,
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    language: str | None = None,
+    seed: int = 1,
+    resamples: int = 1000,
 ) -> Score:
-    """A corpus score with its 95 % bootstrap interval over sentences.
+    """A corpus score with its 95 % bootstrap interval over sentences; `language` is the target's code.
 
     Raises:
-        DataError: an unknown metric, no sentences, or not as many hypotheses as references.
+        DataError: no sentences, or not as many hypotheses as references.
     """
-    counter = _counter(metric)
+    counter = judge(metric, language)
     statistics = _statistics(counter, hypotheses, references)
     values = _values(counter, _resampled(statistics, seed, resamples))
     low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
@@ -39,16 +41,22 @@ def score(
 
 
 def paired_difference(
-    metric: str, a: Sequence[str], b: Sequence[str], references: Sequence[str], seed: int = 1, resamples: int = 1000
+    metric: str,
+    a: Sequence[str],
+    b: Sequence[str],
+    references: Sequence[str],
+    language: str | None = None,
+    seed: int = 1,
+    resamples: int = 1000,
 ) -> Difference:
     """The score of `a` minus that of `b` on the same sentences, with its 95 % paired bootstrap interval (Koehn 2004).
 
     `flipped` counts the sentences that the two translate differently.
 
     Raises:
-        DataError: an unknown metric, no sentences, or not as many hypotheses as references.
+        DataError: no sentences, or not as many hypotheses as references.
     """
-    counter = _counter(metric)
+    counter = judge(metric, language)
     of_a, of_b = (_statistics(counter, hypotheses, references) for hypotheses in (a, b))
     apart = _values(counter, _resampled(of_a, seed, resamples)) - _values(counter, _resampled(of_b, seed, resamples))
     low, high = np.percentile(apart, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
@@ -56,30 +64,6 @@ def paired_difference(
     flipped = sum(x != y for x, y in zip(a, b, strict=True))
     value = _value(counter, of_a) - _value(counter, of_b)
     return Difference(metric, value, float(low), float(high), len(a), flipped, signature)
-
-
-def sentence_scores(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-    """The score of each sentence alone, `(sentences,)`; BLEU with the effective order, since few have four words.
-
-    Raises:
-        DataError: an unknown metric, no sentences, or not as many hypotheses as references.
-    """
-    _counter(metric)
-    _check(hypotheses, references)
-    counter = BLEU(effective_order=True) if metric == "bleu" else CHRF()
-    pairs = zip(hypotheses, references, strict=True)
-    return np.array([counter.sentence_score(found, [gold]).score for found, gold in pairs])
-
-
-def _counter(metric: str) -> Any:
-    """A metric as sacrebleu implements it.
-
-    Raises:
-        DataError: there is none of this name.
-    """
-    if metric not in METRICS:
-        raise DataError(f"metric {metric!r} is unknown; expected one of {', '.join(METRICS)}")
-    return METRICS[metric]()
 
 
 def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
