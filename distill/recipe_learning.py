@@ -50,7 +50,9 @@ class TrainingRecipe(Section):
     eval_steps: Positive | None = Field(None, description="steps between validations, with eval_strategy: steps")
     logging_steps: Positive = Field(20, description="steps between log lines")
     save_total_limit: Positive = Field(2, description="checkpoints kept while training, the best one always among them")
-    auto_find_batch_size: bool = Field(False, description="halve the batch when memory runs out")
+    auto_find_batch_size: bool = Field(
+        False, description="halve the batch when memory runs out", json_schema_extra=CLASSIFICATION
+    )
     dataloader_num_workers: int = Field(0, ge=0, description="processes that prepare batches")
     report_to: tuple[str, ...] = Field((), description="trackers: tensorboard, wandb, mlflow, …")
 

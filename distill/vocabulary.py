@@ -2,7 +2,8 @@
 
 It works like SentencePiece (Kudo and Richardson 2018): texts are normalised by Unicode's NFKC, spaces become part of
 the pieces (`▁`), and a character that has no piece is written as its UTF-8 bytes, so that every normalised text comes
-back from its pieces as it was.
+back from its pieces as it was. Two things do not: a `▁` in the text, which becomes a space, and the names of the
+special pieces, which are read as these, as by any tokenizer of this library.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from distill.recipe import VocabularyRecipe
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPECIAL = (PAD, END, UNKNOWN)
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+MARKS = r"▁?[\p{P}<>]+"
+"""Punctuation, with the space before it: no piece holds both of a word and of the marks after it, and the name of a
+byte in a text (<0x41>) is not read as that byte."""
 DIGITS = 6
 """Decimals of a unigram piece's score; what follows differs from process to process."""
 LEAST = -30.0
@@ -55,7 +59,9 @@ def _shaped(model: Any) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace("▁", "always", True), pre_tokenizers.Split(Regex(MARKS), "isolated")]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=f"$A $B {END}", special_tokens=[(END, SPECIAL.index(END))]
     )

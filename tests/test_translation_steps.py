@@ -193,8 +193,9 @@ def test_what_a_student_learns_from(project: Project, finished: Path, tmp_path: 
     run_ = opened(project, folder, student=student)
     made = steps.run_student(run_)
     rows = len(run_.dataset.splits["train"])
-    left = translations.read(finished / "signals").ended.count(False)
-    assert made["result"]["pairs"] == (rows if targets == "references" else 2 * rows - left)
+    ended = translations.read(finished / "signals").ended
+    assert len(ended) == rows + 10, "sentences without translations are asked too"
+    assert made["result"]["pairs"] == (rows if targets == "references" else rows + ended.count(True))
     assert tokenizer_sum(load_tokenizer(folder / "student")) == tokenizer_sum(load_tokenizer(folder / "teacher"))
 
 
@@ -208,6 +209,13 @@ def test_a_teacher_that_goes_on_from_a_checkpoint_and_one_that_is_used_as_it_is(
     goes_on = opened(project, tmp_path / "on", teacher={"model": source, "training": {**TRAINING, "max_steps": 2}})
     assert steps.run_teach(goes_on)["result"]["steps"] == 2
     assert weights(tmp_path / "on" / "teacher") != weights(finished / "teacher")
+
+
+def test_in_bfloat16(project: Project, tmp_path: Path) -> None:
+    training = {**TRAINING, "bf16": True, "max_steps": 2, "label_smoothing_factor": 0.1}
+    run_ = opened(project, tmp_path / "run", teacher={"config": MARIAN, "training": training})
+    assert steps.run_teach(run_)["result"]["bf16"] is True
+    assert steps.run_label(run_)["result"]["examples"] > 100
 
 
 @pytest.mark.slow

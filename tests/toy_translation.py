@@ -43,13 +43,14 @@ def reversals(count: int, seed: int = 0, most: int = 6) -> list[tuple[str, str]]
 
 
 def write_translation_project(folder: Path, rows: int = 128, **changes: Any) -> Project:
-    """Pairs without a header line, and a recipe of a few steps from random weights."""
+    """Pairs without a header line, ten sentences without translations, and a recipe of a few steps from nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = reversals(rows)
+    (folder / "more.txt").write_text("".join(f"{a}\n" for a, _ in reversals(rows + 10)[rows:]))
     (folder / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs))
     recipe = {
         "name": "toy",
-        "data": {"source": "pairs.tsv", "columns": ["there", "back"], "allow_leakage": True},
+        "data": {"source": "pairs.tsv", "columns": ["there", "back"], "unlabelled": "more.txt"},
         "task": TASK,
         "vocabulary": {"size": 300},
         "teacher": {"config": MARIAN, "training": TRAINING},
