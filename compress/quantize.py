@@ -27,7 +27,7 @@ from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle, read_bundle, seal
 from export.manifest import CONFIG, TOKENIZER
-from export.runtime import load
+from export.runtime import load_classifier
 from export.texts import Text
 
 MODEL_FILE = "onnx/model_int8.onnx"
@@ -135,7 +135,7 @@ def _methods(
 
 def _static(graph: onnx.ModelProto, bundle: Bundle, train: Split, settings: QuantizeRecipe) -> onnx.ModelProto:
     """The static graph, calibrated on training rows one by one: padding would widen the ranges."""
-    predictor = load(bundle.folder, threads=1)
+    predictor = load_classifier(bundle.folder, threads=1)
     chosen = calibration_texts(texts_of(train), settings.calibration_examples)
     return int8.static(graph, (predictor.encode([text]) for text in chosen))
 
@@ -158,7 +158,7 @@ def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
 
 def _labels(folder: Path, texts: Sequence[Text], batch_size: int) -> Labels:
     """What a bundle answers, through the runtime that will answer in production."""
-    return np.asarray(load(folder).logits(texts, batch_size).argmax(-1), np.int64)
+    return np.asarray(load_classifier(folder).logits(texts, batch_size).argmax(-1), np.int64)
 
 
 def _try(

@@ -31,6 +31,48 @@ def test_there_and_back(labels: list[str], **fields: Any) -> None:
     assert task.num_labels == len(labels)
 
 
+@given(
+    text=names,
+    target=names,
+    source_language=st.none() | names,
+    target_language=st.none() | names,
+    metric=st.sampled_from(["bleu", "chrf"]),
+    max_length=st.integers(3, 10_000),
+    max_target_length=st.none() | st.integers(3, 10_000),
+)
+def test_translation_there_and_back(**fields: Any) -> None:
+    task = Task("translation", (), **fields)
+    told = task.to_json()
+    assert Task.from_json(json.loads(json.dumps(told))) == task
+    assert None not in told.values()
+    assert not {"labels", "label", "pair"} & set(told)
+
+
+def test_classification_says_nothing_about_translation() -> None:
+    assert set(Task("classification", ("no", "yes")).to_json()) == {
+        *("kind", "labels", "text", "label", "metric", "max_length")
+    }
+
+
+def test_translation_is_judged_by_bleu_unless_it_says_otherwise() -> None:
+    assert Task.from_json({"kind": "translation"}) == Task("translation", (), metric="bleu")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"metric": "accuracy"}, "metric: expected one of bleu, chrf"),
+        ({"labels": ["no", "yes"]}, "labels: expected none for translation"),
+        ({"target": None}, "target: expected a column's name"),
+        ({"source_language": 3}, "source_language: expected a language code or null"),
+        ({"max_target_length": 2}, "max_target_length: expected a whole number of at least 3 or null, found 2"),
+    ],
+)
+def test_what_does_not_fit_translation(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match="^" + problem):
+        Task.from_json({"kind": "translation", **change})
+
+
 def test_what_is_left_out_has_a_default() -> None:
     assert Task.from_json(WHOLE) == Task("classification", ("no", "yes"))
 
@@ -42,7 +84,7 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"kind": "poetry"}, "kind: expected one of classification, found 'poetry'"),
+        ({"kind": "poetry"}, "kind: expected one of classification, translation, found 'poetry'"),
         ({"kind": None}, "kind:"),
         ({"labels": None}, "labels:"),
         ({"labels": "no yes"}, "labels:"),

@@ -57,5 +57,7 @@ def read_plan(model: onnx.ModelProto) -> tuple[Plan, dict[str, NDArray[Any]]]:
     text = next((entry.value for entry in model.metadata_props if entry.key == PLAN), None)
     if text is None:
         raise BundleError("this graph has no plan of its layers: expected one that potstill exported for translation")
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
-    return Plan(**lists), {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
+    }
+    return Plan(**fields), {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}

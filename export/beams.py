@@ -1,0 +1,175 @@
+"""Beam search over many sentences at once, with the results of transformers' `generate`.
+
+At each position the best continuations of a sentence's beams are looked for, twice as many as beams: those of the
+first half that end are finished hypotheses, the best of those that do not end go on. A sentence is done when its best
+beam can no longer beat its worst finished hypothesis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.decoding import Decoding
+from export.hypotheses import Hypothesis, Ids, Logits, Step, forbid, hypothesis, log_sums
+
+UNLIKELY = np.float32(-1e9)  # transformers' value for what must not be chosen
+CHUNK = 64
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The beams of all sentences that are still worked on, and their finished hypotheses so far.
+
+    `numbers` `(sentences,)` are the sentences' places in the batch. `running` and `ended` are tokens
+    `(sentences, beams, max_length + 1)`, the start token first; scores and lengths are `(sentences, beams)`; a length
+    of 0 is a place that no hypothesis has taken yet. `open` `(sentences,)`: whether a better hypothesis is possible.
+    """
+
+    numbers: Ids
+    running: Ids
+    scores: Logits
+    ended: Ids
+    ended_scores: Logits
+    lengths: Ids
+    open: Flags
+
+    def only(self, kept: Ids) -> Beams:
+        """Some of the sentences."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name)[kept] for field in fields(self)}
+        return Beams(**parts)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Continuations, the likeliest first: scores, beams they go on from, and tokens, all `(sentences, 2 * beams)`."""
+
+    scores: Logits
+    beams: Ids
+    tokens: Ids
+
+
+def beam_search(step: Step, sentences: int, rules: Decoding, n_best: int) -> list[list[Hypothesis]]:
+    """The `n_best` best of `rules.beams` beams for each sentence; a sentence that cannot improve leaves the batch."""
+    beams = _fresh(sentences, rules)
+    found: list[list[Hypothesis]] = [[] for _ in range(sentences)]
+    rows: Ids | None = None
+    kept: Ids | None = None
+    for position in range(rules.max_length):
+        newest = beams.running[:, : 1 if position == 0 else None, position].reshape(-1)
+        candidates = _candidates(beams, step(newest, rows, kept), position, rules)
+        beams, rows = _advance(beams, candidates, position, rules)
+        going = beams.open & (position < rules.max_length - 1)
+        for index in np.flatnonzero(~going):
+            found[beams.numbers[index]] = _best(beams, int(index), n_best, rules)
+        if not going.any():
+            break
+        kept = None if going.all() else np.flatnonzero(going)
+        if kept is not None:
+            beams, rows = beams.only(kept), rows[kept]
+        rows = rows.reshape(-1)
+    return found
+
+
+def _fresh(sentences: int, rules: Decoding) -> Beams:
+    """Beams before the first step; only the first of each sentence counts, for all are alike."""
+    size = (sentences, rules.beams)
+    scores = np.full(size, UNLIKELY, np.float32)
+    scores[:, 0] = 0
+    tokens = np.full((*size, rules.max_length + 1), rules.start, np.int64)
+    return Beams(
+        np.arange(sentences), tokens, scores, tokens.copy(), np.full(size, UNLIKELY, np.float32),
+        np.zeros(size, np.int64), np.ones(sentences, np.bool_),
+    )  # fmt: skip
+
+
+def _candidates(beams: Beams, logits: Logits, position: int, rules: Decoding) -> Candidates:
+    """The likeliest continuations of each sentence's beams; at the first position all beams share one row."""
+    sentences, width = beams.scores.shape
+    wanted = 2 * width
+    sums = log_sums(logits)
+    written = beams.running[:, : 1 if position == 0 else None, : position + 1].reshape(len(logits), -1)
+    forced = forbid(logits, written, position, rules)
+    if forced is None:
+        tokens, scores = _likeliest(logits, wanted)
+        scores = scores - sums[:, None]
+    else:
+        tokens = np.full((len(logits), wanted), forced)
+        scores = np.where(np.arange(wanted) == 0, np.float32(0), np.float32(-np.inf))[None].repeat(len(logits), 0)
+    shape = (sentences, -1, tokens.shape[1])
+    totals = (scores.reshape(shape) + beams.scores[:, :, None]).reshape(sentences, -1)
+    all_tokens = np.broadcast_to(tokens.reshape(shape), (sentences, width, tokens.shape[1])).reshape(sentences, -1)
+    order = np.argsort(-totals, axis=1, kind="stable")[:, :wanted]
+    pick = np.take_along_axis
+    return Candidates(pick(totals, order, 1), order // tokens.shape[1], pick(all_tokens, order, 1))
+
+
+def _likeliest(logits: Logits, count: int) -> tuple[Ids, Logits]:
+    """The `count` highest of each row, in no order: tokens and logits `(rows, count)`.
+
+    The highest of a row lie in those of its chunks whose maximum is highest, so that few values have to be compared.
+    """
+    chunks = logits.shape[1] // CHUNK
+    if chunks <= 2 * count:
+        places = np.argpartition(-logits, min(count, logits.shape[1]) - 1, axis=1)[:, :count]
+        return places, np.take_along_axis(logits, places, 1)
+    regular = chunks * CHUNK
+    highest = logits[:, :regular].reshape(len(logits), CHUNK, chunks).max(1)
+    best = np.argpartition(-highest, count - 1, axis=1)[:, :count]
+    inside = (best[:, :, None] + chunks * np.arange(CHUNK)).reshape(len(logits), -1)
+    rest = np.broadcast_to(np.arange(regular, logits.shape[1]), (len(logits), logits.shape[1] - regular))
+    places = np.concatenate([inside, rest], 1)
+    values = np.take_along_axis(logits, places, 1)
+    chosen = np.argpartition(-values, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(places, chosen, 1), np.take_along_axis(values, chosen, 1)
+
+
+def _advance(beams: Beams, found: Candidates, position: int, rules: Decoding) -> tuple[Beams, Ids]:
+    """The beams after one position, and the former row of each `(sentences, beams)`."""
+    width = rules.beams
+    ends = (found.tokens == rules.end) | (position == rules.max_length - 1)
+    sequences = np.take_along_axis(beams.running, found.beams[:, :, None], 1)
+    sequences[:, :, position + 1] = found.tokens
+    after = _finish(beams, found, sequences, ends, position, rules)
+    open_scores = found.scores + ends * UNLIKELY
+    order = np.argsort(-open_scores, axis=1, kind="stable")[:, :width]
+    scores = np.take_along_axis(open_scores, order, 1)
+    parents = np.take_along_axis(found.beams, order, 1)
+    worst = np.where(after.lengths > 0, after.ended_scores.min(1, keepdims=True), UNLIKELY)
+    possible = (scores[:, :1] / np.float32((position + 1) ** rules.length_penalty) > worst).any(1)
+    running = np.take_along_axis(sequences, order[:, :, None], 1)
+    rows_each = 1 if position == 0 else width
+    rows = np.arange(len(scores))[:, None] * rows_each + (parents if position else 0 * parents)
+    return replace(after, running=running, scores=scores, open=beams.open & possible), rows
+
+
+def _finish(beams: Beams, found: Candidates, sequences: Ids, ends: Flags, position: int, rules: Decoding) -> Beams:
+    """The best finished hypotheses so far, those among the first candidates that just ended included."""
+    width = rules.beams
+    new = ends & (np.arange(ends.shape[1]) < width)
+    if not new.any():
+        return beams
+    scores = found.scores / np.float32((position + 1) ** rules.length_penalty) + ~new * UNLIKELY
+    all_scores = np.concatenate([beams.ended_scores, scores], 1)
+    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :width]
+    lengths = np.concatenate([beams.lengths, new * (position + 1)], 1)
+    tokens = np.concatenate([beams.ended, sequences], 1)
+    return replace(
+        beams,
+        ended=np.take_along_axis(tokens, order[:, :, None], 1),
+        ended_scores=np.take_along_axis(all_scores, order, 1),
+        lengths=np.take_along_axis(lengths, order, 1),
+    )
+
+
+def _best(beams: Beams, index: int, n_best: int, rules: Decoding) -> list[Hypothesis]:
+    """The best finished hypotheses of one sentence; fewer where fewer differ."""
+    each = zip(beams.ended[index], beams.lengths[index], beams.ended_scores[index], strict=True)
+    return [hypothesis(row[1 : n + 1], float(score), rules) for row, n, score in each if n and score > UNLIKELY / 2][
+        :n_best
+    ]
