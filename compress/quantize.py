@@ -167,8 +167,8 @@ def _try(
 ) -> Trial:  # fmt: skip
     """Write one int8 bundle to `folder` and put it before the gate."""
     folder.mkdir()
-    _write(folder, bundle, graph)
-    _seal(folder, bundle, method, {})
+    write_parts(folder, bundle, graph)
+    seal_int8(folder, bundle, method, {})
     found, alone = (_labels(folder, texts_of(split), size) for size in (BATCH, 1))
     metric, count = bundle.task.metric, bundle.task.num_labels
     verdict = gate.decide(
@@ -187,7 +187,7 @@ def _try(
     )
 
 
-def _write(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
+def write_parts(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
     """Everything of an int8 bundle but its card and manifest; the fp32 graph stays where it is."""
     (folder / MODEL_FILE).parent.mkdir()
     (folder / MODEL_FILE).write_bytes(graph.SerializeToString(deterministic=True))
@@ -195,7 +195,7 @@ def _write(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
         shutil.copyfile(bundle.folder / name, folder / name)
 
 
-def _seal(folder: Path, bundle: Bundle, method: str, details: Mapping[str, Any]) -> Bundle:
+def seal_int8(folder: Path, bundle: Bundle, method: str, details: Mapping[str, Any]) -> Bundle:
     """Make the folder an int8 bundle."""
     return seal(
         folder,
@@ -218,7 +218,7 @@ def _keep(trial: Trial, place: Path, bundle: Bundle, details: Mapping[str, Any],
         (folder / MODEL_FILE).parent.mkdir()
         for name in (MODEL_FILE, TOKENIZER, CONFIG):
             shutil.copyfile(trial.folder / name, folder / name)
-        _seal(folder, bundle, trial.method, details)
+        seal_int8(folder, bundle, trial.method, details)
     return read_bundle(place, verify=False)
 
 

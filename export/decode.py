@@ -17,6 +17,8 @@ def search(
     step: Step, sentences: int, rules: Decoding, n_best: int = 1, scored: bool = False
 ) -> list[list[Hypothesis]]:
     """The best hypotheses for each sentence, best first; greedy search scores only when asked to."""
+    if not sentences:
+        return []
     if rules.beams == 1:
         return [[each] for each in greedy(step, sentences, rules, scored)]
     return beam_search(step, sentences, rules, n_best)

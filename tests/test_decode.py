@@ -71,15 +71,39 @@ def test_every_architecture(kind: str, beams: int) -> None:
     no_repeat_ngram_size=st.integers(0, 3),
     forced_start=st.none() | st.integers(3, 49),
     forced_end=st.booleans(),
+    end_bias=st.sampled_from([0.0, 2.0, 4.0]),
     suppressed=st.lists(st.integers(3, 49), max_size=3, unique=True),
     seed=st.integers(0, 30),
     data=st.data(),
 )
 def test_any_settings(
-    marian: Any, beams: int, forced_end: bool, suppressed: list[int], seed: int, data: Any, **options: Any
+    marian: Any,
+    beams: int,
+    forced_end: bool,
+    end_bias: float,
+    suppressed: list[int],
+    seed: int,
+    data: Any,
+    **options: Any,
 ) -> None:
     rules = rules_of(
         marian, beams=beams, suppressed=(marian.config.pad_token_id, *suppressed),
         forced_end=marian.config.eos_token_id if forced_end else None, **options,
     )  # fmt: skip
+    marian.final_logits_bias[0, marian.config.eos_token_id] = end_bias  # so that many end before the longest length
     check(marian, rules, data.draw(st.integers(1, beams)), seed)
+
+
+def test_greedy_scores_are_log_probabilities(marian: Any) -> None:
+    marian.final_logits_bias[0, marian.config.eos_token_id] = 3
+    rules = rules_of(marian, max_length=10, length_penalty=0.5)
+    ids, mask = source_batch(marian, 4)
+    for row, [found] in enumerate(search(TorchStep(marian, ids, mask), 4, rules, scored=True)):
+        ends = [] if found.stopped else [rules.end]
+        target = torch.tensor([[rules.start, *found.tokens, *ends]])
+        with torch.inference_mode():
+            logits = marian(
+                torch.from_numpy(ids[[row]]), torch.from_numpy(mask[[row]]), decoder_input_ids=target
+            ).logits
+        chosen = logits.log_softmax(-1)[0, :-1].gather(1, target[0, 1:, None]).sum() / (target.shape[1] - 1) ** 0.5
+        assert found.score == pytest.approx(float(chosen), abs=1e-4)

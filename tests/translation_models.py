@@ -40,6 +40,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "T5ForConditionalGeneration",
         {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     ),
+    "mt5": ("MT5Config", "MT5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),
 }
 
 
@@ -90,6 +91,7 @@ class TorchStep:
         return found.logits[:, -1].numpy().copy()  # type: ignore[no-any-return]
 
 
+TASK = Task("translation", (), metric="bleu", max_length=24, max_target_length=16)
 WORDS = ["il", "la", "un", "gatto", "cane", "casa", "libro", "dorme", "legge", "mangia", "rosso", "piccolo", "oggi"]
 
 
@@ -121,10 +123,10 @@ def write_translator(folder: Path, kind: str = "marian", **changes: Any) -> Path
         starts["decoder_start_token_id"] = 1
     extra = {} if kind.startswith("t5") else {"bos_token_id": None}
     model = tiny_translator(kind, **{**starts, **extra, **changes})
-    model.generation_config.update(bad_words_ids=[[0]])
+    model.generation_config.update(bad_words_ids=[[0]], no_repeat_ngram_size=2)  # random models repeat themselves
     if hasattr(model, "final_logits_bias"):
-        model.final_logits_bias[0, 1] += 2  # so that some translations end by themselves
-    save(model, tokenizer, Task("translation", (), metric="bleu", max_length=24, max_target_length=16), folder)
+        model.final_logits_bias[0, 1] += 3  # so that some translations end by themselves
+    save(model, tokenizer, TASK, folder)
     return folder
 
 

@@ -83,6 +83,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "mbart": _like_bart(norm_first=True),
         "m2m_100": _like_bart(norm_first=True),
         "t5": _like_t5(("wi",)),
+        "mt5": _like_t5(("wi",)),
     }
 )
 GATED_T5 = _like_t5(("wi_0", "wi_1"))
@@ -97,7 +98,7 @@ def architecture(config: Any) -> Architecture:
     kind = config.model_type
     if kind not in ARCHITECTURES:
         raise CheckpointError(f"architecture {kind!r}: supported are {', '.join(sorted(ARCHITECTURES))}")
-    return GATED_T5 if kind == "t5" and config.is_gated_act else ARCHITECTURES[kind]
+    return GATED_T5 if kind in ("t5", "mt5") and config.is_gated_act else ARCHITECTURES[kind]
 
 
 def part(module: nn.Module, path: str) -> Any:

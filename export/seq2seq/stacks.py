@@ -30,7 +30,7 @@ def step(parts: Standard) -> None:
     """Logits of the last of the newest tokens, and keys and values of all so far."""
     plan, write = parts.plan, parts.write
     padding, bias = parts.padding("attention_mask"), _target_bias(parts)
-    sentences, batch = write.node("Shape", "attention_mask", end=1), write.node("Shape", "input_ids")
+    folds = _folds(parts)
     states = parts.embed("input_ids", plan.decoder_table)
     if "decoder.positions" in write.weights:
         states = write.node("Add", states, write.node("Gather", write.weight("decoder.positions"), "positions"))
@@ -38,7 +38,7 @@ def step(parts: Standard) -> None:
     for layer in range(len(plan.decoder_heads)):
         stem = f"decoder.{layer}"
         states = _residual(parts, states, f"{stem}.attention_norm", _target_attention(parts, layer, bias))
-        across = _cross_attention(parts, layer, padding, (sentences, batch))
+        across = _cross_attention(parts, layer, padding, folds)
         states = _residual(parts, states, f"{stem}.cross_norm", across)
         states = _residual(parts, states, f"{stem}.feed_norm", _feed(parts, stem))
     last = write.node("Gather", states, write.scalar(-1), axis=1)
@@ -101,17 +101,37 @@ def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
     return attend
 
 
-def _cross_attention(parts: Standard, layer: int, padding: str, sizes: tuple[str, str]) -> Layer:
-    """Attention of the target to the source. All beams of a sentence ask as if they were one longer target."""
+def _cross_width(parts: Standard, layer: int) -> int:
+    """Heads times size of a layer's cross-attention."""
+    return int(parts.write.weights[f"decoder.{layer}.cross.out.weight"].shape[0])
+
+
+def _folds(parts: Standard) -> dict[int, tuple[str, str]]:
+    """For each width of cross-attention, the shape that makes all beams of a sentence one target, and the one back.
+
+    Beams of a sentence ask the same keys: as one longer target they need no copies of them.
+    """
+    write = parts.write
+    widths = sorted({_cross_width(parts, layer) for layer in range(len(parts.plan.cross_heads))})
+    sentences, batch = write.node("Shape", "attention_mask", end=1), write.node("Shape", "input_ids")
+    return {
+        width: (
+            write.node("Concat", sentences, write.whole(-1, width), axis=0),
+            write.node("Concat", batch, write.whole(width), axis=0),
+        )
+        for width in widths
+    }
+
+
+def _cross_attention(parts: Standard, layer: int, padding: str, folds: dict[int, tuple[str, str]]) -> Layer:
+    """Attention of the target to the source."""
     stem, heads, write = f"decoder.{layer}.cross", parts.plan.cross_heads[layer], parts.write
-    width = write.whole(write.weights[f"{stem}.out.weight"].shape[0])
+    folded, unfolded = folds[_cross_width(parts, layer)]
 
     def attend(states: str) -> str:
-        folded = write.node("Concat", sizes[0], write.whole(-1), width, axis=0)
         queries = write.node("Reshape", parts.product(states, f"{stem}.query"), folded)
         source = (f"source_keys.{layer}", f"source_values.{layer}")
         found = parts.cross_attention(queries, heads, source, padding)
-        unfolded = write.node("Concat", sizes[1], width, axis=0)
         return parts.product(write.node("Reshape", found, unfolded), f"{stem}.out")
 
     return attend
@@ -120,7 +140,7 @@ def _cross_attention(parts: Standard, layer: int, padding: str, sizes: tuple[str
 def _remember(parts: Standard, states: str) -> None:
     """Keys and values of the source for each layer of the decoder, from one product; they become outputs."""
     write, plan = parts.write, parts.plan
-    widths = [write.weights[f"decoder.{i}.cross.out.weight"].shape[0] for i in range(len(plan.cross_heads))]
+    widths = [_cross_width(parts, layer) for layer in range(len(plan.cross_heads))]
     sizes = write.whole(*(width for width in widths for _ in ("keys", "values")))
     merged = parts.product(states, "decoder.memory")
     split = write.nodes_of("Split", merged, sizes, outputs=2 * len(widths), axis=-1)

@@ -30,7 +30,7 @@ def read_model(model: nn.Module, positions: int) -> tuple[Plan, dict[str, Array]
     config = cast(Any, model).config
     names = architecture(config)
     weights = dict(_all_weights(model, names, positions))
-    if names.relative and getattr(config, "scale_decoder_outputs", config.tie_word_embeddings):
+    if names.relative and getattr(config, "scale_decoder_outputs", False):
         weights["decoder.norm.weight"] = weights["decoder.norm.weight"] * np.float32(config.d_model**-0.5)
     tables, embeddings = _tables(model, names)
     return _plan(model, names, tables), {**weights, **embeddings}
@@ -142,7 +142,9 @@ def _tables(model: nn.Module, names: Architecture) -> tuple[list[str], dict[str,
     matrices.append(cast(Any, model).lm_head.weight)
     found: dict[str, Array] = {}
     chosen = []
-    for name, matrix in zip(("embedding", "decoder.embedding", "output.embedding"), matrices, strict=True):
+    for name, matrix in zip(
+        ("embedding.table", "decoder.embedding.table", "output.embedding.table"), matrices, strict=True
+    ):
         array = _array(matrix)
         same = next((other for other, known in found.items() if np.array_equal(known, array)), None)
         chosen.append(same or name)
