@@ -110,13 +110,13 @@ def _candidates(beams: Beams, logits: Logits, position: int, rules: Decoding) ->
 
 
 def _likeliest(logits: Logits, count: int) -> tuple[Ids, Logits]:
-    """The `count` highest of each row, in no order: tokens and logits `(rows, count)`.
+    """The `count` highest of each row in the order of their tokens, so that the lower one wins a tie `(rows, count)`.
 
     The highest of a row lie in those of its chunks whose maximum is highest, so that few values have to be compared.
     """
     chunks = logits.shape[1] // CHUNK
     if chunks <= 2 * count:
-        places = np.argpartition(-logits, min(count, logits.shape[1]) - 1, axis=1)[:, :count]
+        places = np.sort(np.argpartition(-logits, min(count, logits.shape[1]) - 1, axis=1)[:, :count], 1)
         return places, np.take_along_axis(logits, places, 1)
     regular = chunks * CHUNK
     highest = logits[:, :regular].reshape(len(logits), CHUNK, chunks).max(1)
@@ -126,7 +126,8 @@ def _likeliest(logits: Logits, count: int) -> tuple[Ids, Logits]:
     places = np.concatenate([inside, rest], 1)
     values = np.take_along_axis(logits, places, 1)
     chosen = np.argpartition(-values, count - 1, axis=1)[:, :count]
-    return np.take_along_axis(places, chosen, 1), np.take_along_axis(values, chosen, 1)
+    tokens = np.sort(np.take_along_axis(places, chosen, 1), 1)
+    return tokens, np.take_along_axis(logits, tokens, 1)
 
 
 def _advance(beams: Beams, found: Candidates, position: int, rules: Decoding) -> tuple[Beams, Ids]:

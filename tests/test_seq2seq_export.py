@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from translation_models import (
     MODELS,
     TASK,
+    WORDS,
     source_batch,
     tiny_translator,
     toy_sources,
@@ -24,7 +25,7 @@ from translation_models import (
 
 from distill.checkpoint import save
 from distill.data import Split
-from distill.errors import CheckpointError, RunError
+from distill.errors import CheckpointError, RecipeError, RunError
 from distill.seq2seq import load_seq2seq
 from export.bundle import Bundle, read_bundle
 from export.decoding import Decoding
@@ -231,3 +232,39 @@ def test_a_graph_that_answers_otherwise_is_refused(checkpoint: Path, tmp_path: P
     with pytest.raises(RunError, match="does not answer like the model"):
         export(checkpoint, tmp_path / "bundle", opset=20, atol=0.0, examples=EXAMPLES)
     assert not (tmp_path / "bundle").exists()
+
+
+# --- several languages ------------------------------------------------------------------------------
+
+
+def write_multilingual(folder: Path, **languages: Any) -> Path:
+    """A tiny mBART-50 with the toy words and all its language codes."""
+    from dataclasses import replace
+
+    from transformers import MBart50Tokenizer
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS), *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = MBart50Tokenizer(vocab=[(piece, -float(index)) for index, piece in enumerate(pieces)])
+    model = tiny_translator("mbart", vocab_size=len(tokenizer))
+    model.generation_config.update(no_repeat_ngram_size=2)
+    save(model, tokenizer, replace(TASK, **languages), folder)
+    return folder
+
+
+def test_languages_are_marked_on_both_sides(tmp_path: Path) -> None:
+    checkpoint = write_multilingual(tmp_path / "checkpoint", source_language="it_IT", target_language="en_XX")
+    bundle = export(checkpoint, tmp_path / "bundle", opset=20, atol=1e-4, examples=EXAMPLES)
+    translator = load_translator(bundle.folder)
+    vocabulary = translator.reader.tokenizer.get_vocab()
+    [tokens] = translator.reader.read(["gatto"])
+    assert (tokens.ids[0], tokens.ids[-1]) == (vocabulary["it_IT"], vocabulary["</s>"])
+    assert translator.decoding.forced_start == vocabulary["en_XX"]
+    assert bundle.details["parity"]["beams_4"]["same"] == 1.0
+    assert "it_IT to en_XX" in (bundle.folder / "README.md").read_text(encoding="utf-8")
+    assert not any("en_XX" in each.text for each in translator(EXAMPLES.texts))
+
+
+def test_a_language_that_the_tokenizer_does_not_know(tmp_path: Path) -> None:
+    checkpoint = write_multilingual(tmp_path / "checkpoint", source_language="it_IT", target_language="tlh")
+    with pytest.raises(RecipeError, match="the tokenizer has no 'tlh'"):
+        export(checkpoint, tmp_path / "bundle", opset=20, atol=1e-4, examples=EXAMPLES)
