@@ -91,80 +91,83 @@ def _fresh(sentences: int, rules: Decoding) -> Beams:
 def _candidates(beams: Beams, logits: Logits, position: int, rules: Decoding) -> Candidates:
     """The likeliest continuations of each sentence's beams; at the first position all beams share one row."""
     sentences, width = beams.scores.shape
-    wanted = 2 * width
     sums = log_sums(logits)
     written = beams.running[:, : 1 if position == 0 else None, : position + 1].reshape(len(logits), -1)
     forced = forbid(logits, written, position, rules)
-    if forced is None:
-        tokens, scores = _likeliest(logits, wanted)
-        scores = scores - sums[:, None]
-    else:
-        tokens = np.full((len(logits), wanted), forced)
-        scores = np.where(np.arange(wanted) == 0, np.float32(0), np.float32(-np.inf))[None].repeat(len(logits), 0)
-    shape = (sentences, -1, tokens.shape[1])
-    totals = (scores.reshape(shape) + beams.scores[:, :, None]).reshape(sentences, -1)
-    all_tokens = np.broadcast_to(tokens.reshape(shape), (sentences, width, tokens.shape[1])).reshape(sentences, -1)
-    order = np.argsort(-totals, axis=1, kind="stable")[:, :wanted]
-    pick = np.take_along_axis
-    return Candidates(pick(totals, order, 1), order // tokens.shape[1], pick(all_tokens, order, 1))
+    tokens, scores = _only(forced, len(logits)) if forced is not None else _likeliest(logits, 2 * width, sums)
+    each = tokens.shape[1]
+    totals = (scores.reshape(sentences, -1, each) + beams.scores[:, :, None]).reshape(sentences, -1)
+    order = (-totals).argsort(1, kind="stable")[:, : 2 * width]
+    rows, parents = np.arange(sentences)[:, None], order // each
+    own = rows if position == 0 else rows * width + parents
+    return Candidates(totals[rows, order], parents, tokens[own, order % each])
 
 
-def _likeliest(logits: Logits, count: int) -> tuple[Ids, Logits]:
-    """The `count` highest of each row in the order of their tokens, so that the lower one wins a tie `(rows, count)`.
+def _only(forced: int, rows: int) -> tuple[Ids, Logits]:
+    """The one token that may stand here, which costs nothing, and a second place that nobody takes."""
+    scores = np.tile(np.array([0, -np.inf], np.float32), (rows, 1))
+    return np.full((rows, 2), forced), scores
+
+
+def _likeliest(logits: Logits, count: int, sums: Logits) -> tuple[Ids, Logits]:
+    """The `count` likeliest tokens of each row in their own order, so that the lower one wins a tie `(rows, count)`.
 
     The highest of a row lie in those of its chunks whose maximum is highest, so that few values have to be compared.
     """
-    chunks = logits.shape[1] // CHUNK
+    rows, vocabulary = logits.shape
+    chunks = vocabulary // CHUNK
+    offsets = np.arange(rows)[:, None]
     if chunks <= 2 * count:
-        places = np.sort(np.argpartition(-logits, min(count, logits.shape[1]) - 1, axis=1)[:, :count], 1)
-        return places, np.take_along_axis(logits, places, 1)
-    regular = chunks * CHUNK
-    highest = logits[:, :regular].reshape(len(logits), CHUNK, chunks).max(1)
-    best = np.argpartition(-highest, count - 1, axis=1)[:, :count]
-    inside = (best[:, :, None] + chunks * np.arange(CHUNK)).reshape(len(logits), -1)
-    rest = np.broadcast_to(np.arange(regular, logits.shape[1]), (len(logits), logits.shape[1] - regular))
-    places = np.concatenate([inside, rest], 1)
-    values = np.take_along_axis(logits, places, 1)
-    chosen = np.argpartition(-values, count - 1, axis=1)[:, :count]
-    tokens = np.sort(np.take_along_axis(places, chosen, 1), 1)
-    return tokens, np.take_along_axis(logits, tokens, 1)
+        tokens = _highest(logits, count)
+    else:
+        maxima = logits[:, : chunks * CHUNK].reshape(rows, CHUNK, chunks).max(1)
+        inside = (_highest(maxima, count)[:, None] + chunks * np.arange(CHUNK)[:, None]).reshape(rows, -1)
+        rest = np.arange(chunks * CHUNK, vocabulary)[None].repeat(rows, 0)
+        places = np.concatenate([inside, rest], 1)
+        tokens = places[offsets, _highest(logits[offsets, places], count)]
+    tokens.sort(1)
+    return tokens, logits[offsets, tokens] - sums[:, None]
+
+
+def _highest(values: Logits, count: int) -> Ids:
+    """Where the `count` highest of each row stand, in no order `(rows, count)`."""
+    least = max(0, values.shape[1] - count)
+    return values.argpartition(least, 1)[:, least:]
 
 
 def _advance(beams: Beams, found: Candidates, position: int, rules: Decoding) -> tuple[Beams, Ids]:
     """The beams after one position, and the former row of each `(sentences, beams)`."""
-    width = rules.beams
+    rows, width = np.arange(len(beams.numbers))[:, None], rules.beams
     ends = (found.tokens == rules.end) | (position == rules.max_length - 1)
-    sequences = np.take_along_axis(beams.running, found.beams[:, :, None], 1)
-    sequences[:, :, position + 1] = found.tokens
-    after = _finish(beams, found, sequences, ends, position, rules)
+    after = _finish(beams, found, ends, position, rules)
     open_scores = found.scores + ends * UNLIKELY
-    order = np.argsort(-open_scores, axis=1, kind="stable")[:, :width]
-    scores = np.take_along_axis(open_scores, order, 1)
-    parents = np.take_along_axis(found.beams, order, 1)
+    order = (-open_scores).argsort(1, kind="stable")[:, :width]
+    scores, parents = open_scores[rows, order], found.beams[rows, order]
+    running = beams.running[rows, parents]
+    running[:, :, position + 1] = found.tokens[rows, order]
     worst = np.where(after.lengths > 0, after.ended_scores.min(1, keepdims=True), UNLIKELY)
     possible = (scores[:, :1] / np.float32((position + 1) ** rules.length_penalty) > worst).any(1)
-    running = np.take_along_axis(sequences, order[:, :, None], 1)
-    rows_each = 1 if position == 0 else width
-    rows = np.arange(len(scores))[:, None] * rows_each + (parents if position else 0 * parents)
-    return replace(after, running=running, scores=scores, open=beams.open & possible), rows
+    own = rows.repeat(width, 1) if position == 0 else rows * width + parents
+    return replace(after, running=running, scores=scores, open=beams.open & possible), own
 
 
-def _finish(beams: Beams, found: Candidates, sequences: Ids, ends: Flags, position: int, rules: Decoding) -> Beams:
+def _finish(beams: Beams, found: Candidates, ends: Flags, position: int, rules: Decoding) -> Beams:
     """The best finished hypotheses so far, those among the first candidates that just ended included."""
     width = rules.beams
     new = ends & (np.arange(ends.shape[1]) < width)
     if not new.any():
         return beams
+    rows = np.arange(len(new))[:, None]
     scores = found.scores / np.float32((position + 1) ** rules.length_penalty) + ~new * UNLIKELY
-    all_scores = np.concatenate([beams.ended_scores, scores], 1)
-    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :width]
-    lengths = np.concatenate([beams.lengths, new * (position + 1)], 1)
-    tokens = np.concatenate([beams.ended, sequences], 1)
+    merged = np.concatenate([beams.ended_scores, scores], 1)
+    order = (-merged).argsort(1, kind="stable")[:, :width]
+    sequences = beams.running[rows, found.beams]
+    sequences[:, :, position + 1] = found.tokens
     return replace(
         beams,
-        ended=np.take_along_axis(tokens, order[:, :, None], 1),
-        ended_scores=np.take_along_axis(all_scores, order, 1),
-        lengths=np.take_along_axis(lengths, order, 1),
+        ended=np.concatenate([beams.ended, sequences], 1)[rows, order],
+        ended_scores=merged[rows, order],
+        lengths=np.concatenate([beams.lengths, new * (position + 1)], 1)[rows, order],
     )
 
 

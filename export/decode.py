@@ -10,7 +10,7 @@ import numpy as np
 
 from export.beams import beam_search
 from export.decoding import Decoding
-from export.hypotheses import Hypothesis, Step, forbid, hypothesis, log_sums
+from export.hypotheses import Hypothesis, Step, forbid, hypothesis, log_sums, require_numbers
 
 
 def search(
@@ -31,11 +31,15 @@ def greedy(step: Step, sentences: int, rules: Decoding, scored: bool = False) ->
     alive, kept = np.arange(sentences), None
     for position in range(rules.max_length):
         logits = step(written[alive, position], kept, kept)
-        sizes = log_sums(logits) if scored else None
+        sizes = log_sums(logits) if scored else np.float32(0)
         forced = forbid(logits, written[alive, : position + 1], position, rules)
-        chosen = logits.argmax(-1) if forced is None else np.full(len(alive), forced)
-        if sizes is not None and forced is None:
-            sums[alive] += logits[np.arange(len(alive)), chosen] - sizes
+        if forced is None:
+            chosen = logits.argmax(-1)
+            values = logits[np.arange(len(alive)), chosen]
+            require_numbers(values)
+            sums[alive] += values - sizes
+        else:
+            chosen = np.full(len(alive), forced)
         written[alive, position + 1] = chosen
         lengths[alive] = position + 1
         going = chosen != rules.end

@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.errors import BundleError
 from export.decoding import Decoding
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
+CACHED = 2**17  # so many floats stay in the second-level cache
 
 
 class Step(Protocol):
@@ -71,6 +73,30 @@ def _forbid_repeats(logits: Logits, written: Ids, size: int) -> None:
 
 
 def log_sums(logits: Logits) -> Logits:
-    """What has to be taken from logits `(rows, vocabulary)` to make them log-probabilities `(rows,)`."""
+    """What has to be taken from logits `(rows, vocabulary)` to make them log-probabilities `(rows,)`.
+
+    A few rows at a time, which stay in the processor's cache from one pass to the next.
+
+    Raises:
+        BundleError: they are not finite.
+    """
     highest = logits.max(-1, keepdims=True)
-    return np.asarray(np.log(np.exp(logits - highest).sum(-1)) + highest[:, 0], np.float32)
+    sums = np.empty(len(logits), np.float32)
+    at_once = max(1, CACHED // max(1, logits.shape[1]))
+    for start in range(0, len(logits), at_once):
+        part = slice(start, start + at_once)
+        powers = logits[part] - highest[part]
+        np.exp(powers, out=powers).sum(-1, out=sums[part])
+    sums = np.asarray(np.log(sums) + highest[:, 0], np.float32)
+    require_numbers(sums)
+    return sums
+
+
+def require_numbers(values: Logits) -> None:
+    """Refuse NaN and infinity; minus infinity is what forbidding everything leaves.
+
+    Raises:
+        BundleError: saying where they come from.
+    """
+    if not (values < np.inf).all():
+        raise BundleError("the model answered with NaN or infinite logits: it is damaged or was trained to them")
