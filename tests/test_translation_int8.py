@@ -101,6 +101,10 @@ def test_a_channel_of_zeros() -> None:
 
 def test_a_graph_without_a_plan_is_refused() -> None:
     graph = build(*read_model(tiny_translator("marian"), 40), 20)
+    for text in ("{", "[]", '{"heads": 3}'):
+        graph.metadata_props[0].value = text
+        with pytest.raises(BundleError, match="a plan of its layers that cannot be read"):
+            quantize_translation(graph)
     del graph.metadata_props[:]
     with pytest.raises(BundleError, match="has no plan"):
         quantize_translation(graph)

@@ -57,7 +57,11 @@ def read_plan(model: onnx.ModelProto) -> tuple[Plan, dict[str, NDArray[Any]]]:
     text = next((entry.value for entry in model.metadata_props if entry.key == PLAN), None)
     if text is None:
         raise BundleError("this graph has no plan of its layers: expected one that potstill exported for translation")
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
-    }
-    return Plan(**fields), {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    try:
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()
+        }
+        plan = Plan(**fields)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BundleError(f"this graph has a plan of its layers that cannot be read: {error}") from error
+    return plan, {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
