@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from distill.errors import PotstillError
 from export.bundle import installed_version
-from export.runtime import Predictor, load
-from export.tasks.classification import Prediction
+from export.runtime import Prediction, Predictor, Translation, Translator, load
 
-__all__ = ["PotstillError", "Prediction", "Predictor", "load"]
+__all__ = ["PotstillError", "Prediction", "Predictor", "Translation", "Translator", "load"]
 
 
 def __getattr__(name: str) -> str:

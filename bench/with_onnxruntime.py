@@ -15,7 +15,7 @@ from bench.backends import Backend, Batch
 from distill.errors import BundleError
 from distill.task import Task
 from export.providers import check_running, execution_providers
-from export.runtime import Predictor, load
+from export.runtime import Predictor, load_classifier
 from export.texts import Text
 
 
@@ -50,7 +50,7 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
         BundleError: the bundle cannot be loaded, or has another precision.
         ProviderError: the execution provider is missing or did not start.
     """
-    predictor = load(folder, threads=threads, provider=device)
+    predictor = load_classifier(folder, threads=threads, provider=device)
     if predictor.bundle.precision.partition("-")[0] != precision:
         raise BundleError(f"{folder}: expected a bundle in {precision}, found {predictor.bundle.precision}")
     yield BundleBackend(predictor if threads == 1 else _without_spinning(predictor, threads))

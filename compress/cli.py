@@ -217,12 +217,11 @@ def verify(bundle: Path, provider: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def predict(bundle: Path, texts: tuple[str, ...], threads: int | None, provider: str, as_json: bool) -> None:
     """Answer TEXTS, or the lines of stdin; for pairs, the two texts of a line are parted by a tab."""
-    from compress.predict import answers
+    from compress.predict import answers, in_words
 
     lines = texts or (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)
-    for text, prediction in answers(bundle, lines, threads, provider):
-        found = asdict(prediction)
-        line = f"{prediction.label}\t{prediction.score:.4f}\t{text}"
+    for text, answer in answers(bundle, lines, threads, provider):
+        found, line = asdict(answer), in_words(answer, text)
         show(found, False, json.dumps(found, ensure_ascii=False) if as_json else line)
     sys.stdout.flush()
 

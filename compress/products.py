@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 PRODUCTS = frozenset({"MatMul", "Gemm"})
-INT8_PRODUCTS = frozenset({"MatMulInteger", "QLinearMatMul"})
+INT8_PRODUCTS = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul"})
 INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
-PARTS = ("word embedding", "encoder layers", "head", "rest")
-PLACES = (
+Places = tuple[tuple[str, tuple[str, ...]], ...]
+
+PLACES: Places = (
     ("word embedding", ("word_embeddings.",)),
     ("encoder layers", ("encoder.layer.", "transformer.layer.")),
     ("head", ("classifier.", "pooler.")),
+)
+TRANSLATION_PLACES: Places = (
+    ("word embedding", ("embedding.table",)),
+    ("encoder layers", ("encoder.",)),
+    ("decoder layers", ("decoder.",)),
 )
 
 
@@ -34,9 +40,19 @@ class Products:
 def count_products(graph: onnx.GraphProto) -> Products:
     """Count the products with a stored weight; products of two activations (attention) do not count."""
     stored = {value.name: value.data_type for value in graph.initializer}
-    reads = {output: node for node in graph.node for output in node.output}
-    kinds = [kind for node in graph.node if (kind := _kind(node, stored, reads)) is not None]
+    nodes = list(_nodes(graph))
+    reads = {output: node for node in nodes for output in node.output}
+    kinds = [kind for node in nodes if (kind := _kind(node, stored, reads)) is not None]
     return Products(sum(kinds), len(kinds))
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those in branches included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 def _kind(node: onnx.NodeProto, stored: Mapping[str, int], reads: Mapping[str, onnx.NodeProto]) -> bool | None:
@@ -53,17 +69,17 @@ def _kind(node: onnx.NodeProto, stored: Mapping[str, int], reads: Mapping[str, o
     return True if stored.get(source.input[0]) in INT8 else None
 
 
-def bytes_by_part(graph: onnx.GraphProto) -> dict[str, int]:
+def bytes_by_part(graph: onnx.GraphProto, places: Places = PLACES) -> dict[str, int]:
     """Bytes of the stored weights, by the part of the model that they belong to."""
     sizes: Counter[str] = Counter()
     for value in graph.initializer:
-        sizes[_part(value.name)] += _bytes(value)
-    return {part: sizes[part] for part in PARTS}
+        sizes[_part(value.name, places)] += _bytes(value)
+    return {part: sizes[part] for part in (*(name for name, _ in places), "rest")}
 
 
-def _part(name: str) -> str:
+def _part(name: str, places: Places) -> str:
     """Which part a weight belongs to, after its name."""
-    return next((part for part, places in PLACES if any(place in name for place in places)), "rest")
+    return next((part for part, hints in places if any(hint in name for hint in hints)), "rest")
 
 
 def _bytes(value: onnx.TensorProto) -> int:

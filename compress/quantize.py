@@ -28,7 +28,7 @@ from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle, read_bundle, seal
 from export.manifest import CONFIG, TOKENIZER
-from export.runtime import load
+from export.runtime import load_classifier
 from export.texts import Text
 
 MODEL_FILE = "onnx/model_int8.onnx"
@@ -130,7 +130,7 @@ def _methods(
 
     Ranges come from training rows one by one: padding would widen them.
     """
-    predictor = load(bundle.folder, threads=1)
+    predictor = load_classifier(bundle.folder, threads=1)
     texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
     batches = [predictor.encode([text]) for text in texts]
     smoothed = smooth(graph, batches)
@@ -159,7 +159,7 @@ def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
 
 def _labels(folder: Path, texts: Sequence[Text], batch_size: int) -> Labels:
     """What a bundle answers, through the runtime that will answer in production."""
-    return np.asarray(load(folder).logits(texts, batch_size).argmax(-1), np.int64)
+    return np.asarray(load_classifier(folder).logits(texts, batch_size).argmax(-1), np.int64)
 
 
 def _try(
@@ -168,8 +168,8 @@ def _try(
 ) -> Trial:  # fmt: skip
     """Write one int8 bundle to `folder` and put it before the gate."""
     folder.mkdir()
-    _write(folder, bundle, graph)
-    _seal(folder, bundle, method, {})
+    write_parts(folder, bundle, graph)
+    seal_int8(folder, bundle, method, {})
     found, alone = (_labels(folder, texts_of(split), size) for size in (BATCH, 1))
     metric, count = bundle.task.metric, bundle.task.num_labels
     verdict = gate.decide(
@@ -188,7 +188,7 @@ def _try(
     )
 
 
-def _write(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
+def write_parts(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
     """Everything of an int8 bundle but its card and manifest; the fp32 graph stays where it is."""
     (folder / MODEL_FILE).parent.mkdir()
     (folder / MODEL_FILE).write_bytes(graph.SerializeToString(deterministic=True))
@@ -196,7 +196,7 @@ def _write(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
         shutil.copyfile(bundle.folder / name, folder / name)
 
 
-def _seal(folder: Path, bundle: Bundle, method: str, details: Mapping[str, Any]) -> Bundle:
+def seal_int8(folder: Path, bundle: Bundle, method: str, details: Mapping[str, Any]) -> Bundle:
     """Make the folder an int8 bundle."""
     return seal(
         folder,
@@ -219,7 +219,7 @@ def _keep(trial: Trial, place: Path, bundle: Bundle, details: Mapping[str, Any],
         (folder / MODEL_FILE).parent.mkdir()
         for name in (MODEL_FILE, TOKENIZER, CONFIG):
             shutil.copyfile(trial.folder / name, folder / name)
-        _seal(folder, bundle, trial.method, details)
+        seal_int8(folder, bundle, trial.method, details)
     return read_bundle(place, verify=False)
 
 

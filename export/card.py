@@ -25,8 +25,9 @@ def card(
 ) -> str:
     """The card as Markdown, from what will stand in bundle.json; `details` become a table, whatever they hold."""
     title = _plain(details.get("name") or "potstill bundle")
+    pipeline = "translation" if task.kind == "translation" else "text-classification"
     sections = [
-        "---\nlibrary_name: onnx\npipeline_tag: text-classification\ntags:\n- potstill\n---",
+        f"---\nlibrary_name: onnx\npipeline_tag: {pipeline}\ntags:\n- potstill\n---",
         f"# {title}",
         f"Text {task.kind}, {precision}, made with potstill.",
         _facts(task, precision, opset),
@@ -45,9 +46,19 @@ def card(
 
 def _facts(task: Task, precision: str, opset: int) -> str:
     """What a reader needs before using it."""
+    languages = (task.source_language or "?", task.target_language or "?")
+    kind = {
+        "classification": [
+            ("labels", ", ".join(task.labels)),
+            ("input", "two texts" if task.pair else "one text"),
+        ],
+        "translation": [
+            ("languages", " to ".join(languages)),
+            ("longest answer", f"{task.max_target_length or task.max_length} tokens"),
+        ],
+    }
     rows = [
-        ("labels", ", ".join(task.labels)),
-        ("input", "two texts" if task.pair else "one text"),
+        *kind[task.kind],
         ("longest input", f"{task.max_length} tokens; what is longer is cut and marked `truncated`"),
         ("precision", precision),
         ("ONNX opset", opset),
@@ -58,12 +69,14 @@ def _facts(task: Task, precision: str, opset: int) -> str:
 
 def _example(task: Task) -> str:
     """One call."""
+    if task.kind == "translation":
+        return 'model(["a text"])[0].text'
     return 'model([("first text", "second text")])' if task.pair else 'model(["a text"])'
 
 
 def _measured(details: Mapping[str, Any]) -> list[str]:
-    """A section with every figure and word in `details`."""
-    rows = [(key, value) for key, value in _flatten("", details) if key != "name"]
+    """A section with every figure and word in `details`; how to decode is not measured, and stands in bundle.json."""
+    rows = [(key, value) for key, value in _flatten("", details) if key != "name" and not key.startswith("decoding.")]
     return ["## Measured", _table(("what", "value"), rows)] if rows else []
 
 

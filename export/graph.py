@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,19 +19,19 @@ from torch import nn
 from distill import files
 from distill.checkpoint import load_model, load_tokenizer, open_checkpoint
 from distill.data import Split
-from distill.environment import cpu_flags, cpu_model
 from distill.errors import CheckpointError
 from distill.files import new_folder
 from distill.layers import model_config
 from distill.task import Task
 from export import exportable
-from export.bundle import CARD, Bundle, read_bundle, seal
-from export.manifest import CONFIG, TOKENIZER
+from export.bundle import CARD, Bundle, read_bundle
+from export.folder import seal_fp32, write_parts
+from export.manifest import CONFIG
 from export.parity import Batch, ParityResult, awkward_batches, compare, real_batches, require
 from export.rewrite import rewrite, strip
-from export.runtime import Predictor, load
+from export.runtime import Predictor, load_classifier
+from export.seq2seq.export import export_translator
 
-MODEL_FILE = "onnx/model.onnx"
 OUTPUT = "logits"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -45,19 +44,18 @@ def export(checkpoint_folder: Path, target: Path, *, opset: int, atol: float, ex
         RunError: the graph's logits are further than `atol` from the checkpoint's, or `target` exists.
     """
     task = _task(checkpoint_folder)
+    if task.kind == "translation":
+        return export_translator(checkpoint_folder, target, task, opset=opset, atol=atol, examples=examples)
     model, tokenizer = load_model(checkpoint_folder), load_tokenizer(checkpoint_folder)
     exportable.check(model, tokenizer, task)
     graph = to_onnx(model, opset)
     with new_folder(target) as folder:
-        (folder / MODEL_FILE).parent.mkdir()
-        (folder / MODEL_FILE).write_bytes(graph.SerializeToString(deterministic=True))
-        tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-        _write_config(checkpoint_folder, folder)
-        _seal(folder, task, graph, {})
-        result = verify(model, load(folder), examples)
+        write_parts(folder, checkpoint_folder, graph, tokenizer)
+        seal_fp32(folder, task, graph, {})
+        result = verify(model, load_classifier(folder), examples)
         require(result, atol, OUTPUT)
         (folder / CARD).unlink()
-        _seal(folder, task, graph, {"parity": {**result.to_json(), "atol": atol, "against": "torch fp32"}})
+        seal_fp32(folder, task, graph, {"parity": {**result.to_json(), "atol": atol, "against": "torch fp32"}})
     return read_bundle(target, verify=False)
 
 
@@ -68,6 +66,8 @@ def _task(folder: Path) -> Task:
         CheckpointError: with all reasons.
     """
     checkpoint = open_checkpoint(folder)
+    if checkpoint.task is not None and checkpoint.task.kind == "translation":
+        return checkpoint.task
     exportable.check_config(files.read_json(folder / CONFIG), checkpoint.task, str(folder))
     if checkpoint.task is None:
         raise CheckpointError(f"{folder} has no task.json: nothing says what its outputs mean")
@@ -167,25 +167,3 @@ def torch_logits(model: nn.Module, batch: Batch) -> NDArray[np.float32]:
     inputs = {name: torch.from_numpy(batch[name]) for name in inputs_of(model)}
     with torch.inference_mode():
         return cast(NDArray[np.float32], model(**inputs).logits.numpy())
-
-
-def _write_config(source: Path, folder: Path) -> None:
-    """Copy the model's config without the place it was once loaded from."""
-    config = files.read_json(source / CONFIG)
-    config.pop("_name_or_path", None)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _seal(folder: Path, task: Task, graph: onnx.ModelProto, details: dict[str, Any]) -> Bundle:
-    """Make the folder a bundle."""
-    return seal(
-        folder,
-        task=task,
-        precision="fp32",
-        model_file=MODEL_FILE,
-        opset=next(entry.version for entry in graph.opset_import if not entry.domain),
-        inputs=[value.name for value in graph.graph.input],
-        outputs=[value.name for value in graph.graph.output],
-        cpu={"model": cpu_model(), "flags": cpu_flags()},
-        details=details,
-    )

@@ -47,7 +47,7 @@ class Session:
         try:
             logits = self.onnx.run(None, feed)[0]
         except Exception as error:
-            raise BundleError(f"the model failed: {_line(error)}") from error
+            raise BundleError(f"the model failed: {line(error)}") from error
         if logits.shape != (len(inputs["input_ids"]), self.labels):
             raise BundleError(f"the model answered {logits.shape}, expected {self.labels} logits a text")
         if not np.isfinite(logits).all():
@@ -56,10 +56,23 @@ class Session:
 
 
 def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | None) -> Session:
-    """Open the bundle's model from its bytes; it may refer to nothing outside them.
+    """Open the bundle's classifier from its bytes.
 
     Raises:
         BundleError: it is not a model that this onnxruntime runs, or not the one bundle.json describes.
+        ProviderError: the provider is missing or did not start.
+        MissingExtraError: there is no onnxruntime.
+    """
+    onnx = open_onnx(bundle, model, provider, threads)
+    _check_signature(bundle, onnx.get_inputs(), onnx.get_outputs())
+    return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})
+
+
+def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None) -> Any:
+    """An onnxruntime session of any model, from its bytes; it may refer to nothing outside them.
+
+    Raises:
+        BundleError: it is not a model that this onnxruntime runs.
         ProviderError: the provider is missing or did not start.
         MissingExtraError: there is no onnxruntime.
     """
@@ -71,12 +84,11 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
         onnx = ort.InferenceSession(model, _options(ort, provider, threads), providers=providers, enable_fallback=0)
     except Exception as error:
         if provider != "cpu" and PROVIDER_TROUBLE.search(str(error)):
-            raise ProviderError(f"the execution provider {provider!r} did not start: {_line(error)}") from error
+            raise ProviderError(f"the execution provider {provider!r} did not start: {line(error)}") from error
         raise BundleError(f"{bundle.model_file} cannot be run: {_explain(error, ort.__version__)}") from error
     onnx._model_bytes = None  # kept to start again with another provider, which is switched off: as large as the file
     check_running(provider, onnx.get_providers())
-    _check_signature(bundle, onnx.get_inputs(), onnx.get_outputs())
-    return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})
+    return onnx
 
 
 def _options(ort: Any, provider: str, threads: int | None) -> Any:
@@ -115,10 +127,10 @@ def _explain(error: Exception, version: str) -> str:
         return f"it has IR version {match[1]}, onnxruntime {version} supports up to {match[2]}; upgrade onnxruntime"
     if match := UNKNOWN.search(text):
         return f"onnxruntime {version} has no operator {match[1] or match[2]}; upgrade it or export again"
-    return f"{_line(error)} (onnxruntime {version})"
+    return f"{line(error)} (onnxruntime {version})"
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
     """An error of onnxruntime in one line, without its source files and signatures."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)

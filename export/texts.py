@@ -58,6 +58,10 @@ class TextReader:
             for text, encoding in zip(texts, self._encode([_cut(text, limit) for text in texts]), strict=True)
         ]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def arrays(self, tokens: Sequence[Tokens]) -> dict[str, NDArray[np.int64]]:
         """One batch `(texts, longest)` under the names that models use."""
         lengths = [len(each.ids) for each in tokens]

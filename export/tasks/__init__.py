@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from export.tasks import classification
+from export.bundle import Bundle
+from export.tasks import classification, translation
+from export.texts import Limits
 
-PREDICTIONS = MappingProxyType({"classification": classification.predictions})
-PROBABILITIES = MappingProxyType({"classification": classification.probabilities})
+Model = classification.Predictor | translation.Translator
+
+OPEN: Mapping[str, Callable[[Bundle, bytes, bytes, Limits, str, int | None], Model]] = MappingProxyType(
+    {"classification": classification.open_predictor, "translation": translation.open_translator}
+)

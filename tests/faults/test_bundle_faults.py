@@ -143,7 +143,11 @@ def test_unreadable_manifests(tmp_path: Path, content: bytes, wanted: str) -> No
     ("key", "value", "wanted"),
     [
         ("task", None, "task: the task is not a JSON object"),
-        ("task", {"kind": "poetry", "labels": ["a", "b"]}, "kind: expected one of classification, found 'poetry'"),
+        (
+            "task",
+            {"kind": "poetry", "labels": ["a", "b"]},
+            "kind: expected one of classification, translation, found 'poetry'",
+        ),
         ("precision", "int3", "precision: expected one of fp32"),
         ("precision", ["fp32"], "precision: expected one of fp32"),
         ("model", 3, "model: expected the name"),

@@ -1,0 +1,167 @@
+"""The encoder and one step of the decoder, written in whatever operators they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from export.seq2seq.operators import Standard, key_positions
+
+Layer = Callable[[str], str]
+
+
+def encode(parts: Standard) -> None:
+    """The source's keys and values for each layer of the decoder."""
+    plan, write = parts.plan, parts.write
+    padding, bias = parts.padding("attention_mask"), _source_bias(parts)
+    states = parts.embed("input_ids", plan.encoder_table)
+    if "encoder.positions" in write.weights:
+        length = write.node("Shape", "input_ids", start=1)
+        used = write.node("Slice", write.weight("encoder.positions"), write.whole(0), length, write.whole(0))
+        states = write.node("Add", states, used)
+    states = _maybe_norm(parts, states, "encoder.embedding_norm")
+    for layer in range(len(plan.encoder_heads)):
+        stem = f"encoder.{layer}"
+        states = _residual(parts, states, f"{stem}.attention_norm", _source_attention(parts, layer, padding, bias))
+        states = _residual(parts, states, f"{stem}.feed_norm", _feed(parts, stem))
+    _remember(parts, _maybe_norm(parts, states, "encoder.norm"))
+
+
+def step(parts: Standard) -> None:
+    """Logits of the last of the newest tokens, and keys and values of all so far."""
+    plan, write = parts.plan, parts.write
+    padding, bias = parts.padding("attention_mask"), _target_bias(parts)
+    folds = _folds(parts)
+    states = parts.embed("input_ids", plan.decoder_table)
+    if "decoder.positions" in write.weights:
+        states = write.node("Add", states, write.node("Gather", write.weight("decoder.positions"), "positions"))
+    states = _maybe_norm(parts, states, "decoder.embedding_norm")
+    for layer in range(len(plan.decoder_heads)):
+        stem = f"decoder.{layer}"
+        states = _residual(parts, states, f"{stem}.attention_norm", _target_attention(parts, layer, bias))
+        across = _cross_attention(parts, layer, padding, folds)
+        states = _residual(parts, states, f"{stem}.cross_norm", across)
+        states = _residual(parts, states, f"{stem}.feed_norm", _feed(parts, stem))
+    last = write.node("Gather", states, write.scalar(-1), axis=1)
+    write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm")), "step.logits")
+
+
+def _residual(parts: Standard, states: str, norm: str, layer: Layer) -> str:
+    """A layer with what goes around it: `x + layer(norm(x))`, or `norm(x + layer(x))`."""
+    if parts.plan.norm_first:
+        return parts.write.node("Add", states, layer(parts.norm(states, norm)))
+    return parts.add_and_norm(states, layer(states), norm)
+
+
+def _maybe_norm(parts: Standard, states: str, name: str) -> str:
+    """A norm that not every architecture has."""
+    return parts.norm(states, name) if f"{name}.weight" in parts.write.weights else states
+
+
+def _feed(parts: Standard, stem: str) -> Layer:
+    """The feed-forward of a layer, gated or not."""
+
+    def feed(states: str) -> str:
+        up = parts.product(states, f"{stem}.up")
+        if not parts.plan.gated:
+            return parts.product(parts.activation(up), f"{stem}.down")
+        gate, rest = parts.write.nodes_of("Split", up, outputs=2, axis=-1, num_outputs=2)
+        return parts.product(parts.write.node("Mul", parts.activation(gate), rest), f"{stem}.down")
+
+    return feed
+
+
+def _projected(parts: Standard, states: str, stem: str) -> list[str]:
+    """Queries, keys and values of `states`, from one product."""
+    merged = parts.product(states, f"{stem}.attention.qkv")
+    return parts.write.nodes_of("Split", merged, outputs=3, axis=-1, num_outputs=3)
+
+
+def _source_attention(parts: Standard, layer: int, padding: str, bias: str) -> Layer:
+    """Attention of the source to itself."""
+    stem, heads = f"encoder.{layer}", parts.plan.encoder_heads[layer]
+
+    def attend(states: str) -> str:
+        found = parts.encoder_attention(_projected(parts, states, stem), heads, padding, bias)
+        return parts.product(found, f"{stem}.attention.out")
+
+    return attend
+
+
+def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
+    """Attention of the target to itself; its keys and values become outputs."""
+    stem, heads = f"decoder.{layer}", parts.plan.decoder_heads[layer]
+
+    def attend(states: str) -> str:
+        past = (f"past_keys.{layer}", f"past_values.{layer}")
+        found, keys, values = parts.self_attention(_projected(parts, states, stem), heads, past, bias)
+        parts.write.name_output(keys, f"step.keys.{layer}")
+        parts.write.name_output(values, f"step.values.{layer}")
+        return parts.product(found, f"{stem}.attention.out")
+
+    return attend
+
+
+def _cross_width(parts: Standard, layer: int) -> int:
+    """Heads times size of a layer's cross-attention."""
+    return int(parts.write.weights[f"decoder.{layer}.cross.out.weight"].shape[0])
+
+
+def _folds(parts: Standard) -> dict[int, tuple[str, str]]:
+    """For each width of cross-attention, the shape that makes all beams of a sentence one target, and the one back.
+
+    Beams of a sentence ask the same keys: as one longer target they need no copies of them.
+    """
+    write = parts.write
+    widths = sorted({_cross_width(parts, layer) for layer in range(len(parts.plan.cross_heads))})
+    sentences, batch = write.node("Shape", "attention_mask", end=1), write.node("Shape", "input_ids")
+    return {
+        width: (
+            write.node("Concat", sentences, write.whole(-1, width), axis=0),
+            write.node("Concat", batch, write.whole(width), axis=0),
+        )
+        for width in widths
+    }
+
+
+def _cross_attention(parts: Standard, layer: int, padding: str, folds: dict[int, tuple[str, str]]) -> Layer:
+    """Attention of the target to the source."""
+    stem, heads, write = f"decoder.{layer}.cross", parts.plan.cross_heads[layer], parts.write
+    folded, unfolded = folds[_cross_width(parts, layer)]
+
+    def attend(states: str) -> str:
+        queries = write.node("Reshape", parts.product(states, f"{stem}.query"), folded)
+        source = (f"source_keys.{layer}", f"source_values.{layer}")
+        found = parts.cross_attention(queries, heads, source, padding)
+        return parts.product(write.node("Reshape", found, unfolded), f"{stem}.out")
+
+    return attend
+
+
+def _remember(parts: Standard, states: str) -> None:
+    """Keys and values of the source for each layer of the decoder, from one product; they become outputs."""
+    write, plan = parts.write, parts.plan
+    widths = [_cross_width(parts, layer) for layer in range(len(plan.cross_heads))]
+    sizes = write.whole(*(width for width in widths for _ in ("keys", "values")))
+    merged = parts.product(states, "decoder.memory")
+    split = write.nodes_of("Split", merged, sizes, outputs=2 * len(widths), axis=-1)
+    for index, part in enumerate(split):
+        layer, what = index // 2, ("keys", "values")[index % 2]
+        write.name_output(parts.split(part, plan.cross_heads[layer]), f"encode.{what}.{layer}")
+    write.name_output(write.node("Identity", write.empty_logits()), "encode.logits")
+
+
+def _source_bias(parts: Standard) -> str:
+    """The relative positions of the source; empty where positions are not relative."""
+    if not parts.plan.reach:
+        return ""
+    write = parts.write
+    length = write.node("Squeeze", write.node("Shape", "input_ids", start=1))
+    places = write.node("Range", write.scalar(0), length, write.scalar(1))
+    return parts.relative(places, places, "encoder.distances", -parts.plan.reach)
+
+
+def _target_bias(parts: Standard) -> str:
+    """What keeps the target from its future, with its relative positions where there are any."""
+    if not parts.plan.reach:
+        return parts.past_only("positions")
+    return parts.relative("positions", key_positions(parts.write, "positions"), "decoder.distances", -1)

@@ -1,0 +1,150 @@
+"""A translation model in onnxruntime: the source is read once, then the target is written step by step.
+
+The graph's two ways are described in `export/seq2seq/build.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.errors import BundleError
+from export.bundle import Bundle
+from export.hypotheses import Ids, Logits
+from export.session import line, open_onnx
+
+ENCODE, STEP = np.array(False), np.array(True)
+PLAIN = {
+    "step": "tensor(bool)",
+    "input_ids": "tensor(int64)",
+    "attention_mask": "tensor(int64)",
+    "positions": "tensor(int64)",
+}
+RANKS = {"step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1}
+NOTHING = np.zeros(0, np.int64)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An open translation model. `caches` holds heads and size of each past and source input."""
+
+    onnx: Any = field(repr=False)
+    caches: Mapping[str, tuple[int, int]]
+    vocabulary: int
+
+    @property
+    def layers(self) -> int:
+        """How many layers the decoder has."""
+        return len(self.caches) // 4
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of keys and values among the outputs."""
+        return [f"{part}.{layer}" for layer in range(self.layers) for part in ("keys", "values")]
+
+    def start(self, ids: Ids, mask: Ids) -> Writing:
+        """Read sources `(sentences, length)`; the answer is a step of the searches.
+
+        Raises:
+            BundleError: onnxruntime gives up.
+        """
+        feed = {"step": ENCODE, "input_ids": ids, "attention_mask": mask, "positions": NOTHING, **self._empty(0)}
+        names = self.outputs
+        source = dict(zip((f"source_{name}" for name in names), self.run(names, feed), strict=True))
+        pasts = {name: value for name, value in self._empty(len(ids)).items() if name.startswith("past_")}
+        return Writing(self, mask, source, pasts)
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run one way of the graph.
+
+        Raises:
+            BundleError: onnxruntime gives up.
+        """
+        try:
+            return list(self.onnx.run(outputs, feed))
+        except Exception as error:
+            raise BundleError(f"the model failed: {line(error)}") from error
+
+    def _empty(self, rows: int) -> Arrays:
+        """Keys and values of no tokens."""
+        return {name: np.zeros((rows, heads, 0, size), np.float32) for name, (heads, size) in self.caches.items()}
+
+
+class Writing:
+    """A batch of targets being written; holds their past. Called as `export.hypotheses.Step`."""
+
+    def __init__(self, engine: Engine, mask: Ids, source: Arrays, pasts: Arrays) -> None:
+        """Begin after `engine` has read the source."""
+        self.engine, self.position = engine, 0
+        self.names = ["logits", *engine.outputs]
+        self.pasts = [f"past_{name}" for name in engine.outputs]
+        self.feed: Arrays = {"step": STEP, "attention_mask": mask, **source, **pasts}
+
+    def __call__(self, tokens: Ids, rows: Ids | None = None, sentences: Ids | None = None) -> Logits:
+        """Logits `(rows, vocabulary)` after `tokens` `(rows,)`, or after several at once, `(rows, tokens)`.
+
+        Raises:
+            BundleError: onnxruntime gives up, or answers with another shape.
+        """
+        feed = self.feed
+        if rows is not None:
+            for name in self.pasts:
+                feed[name] = feed[name][rows]
+        if sentences is not None:
+            for name in feed.keys() - {"step", "input_ids", "positions", *self.pasts}:
+                feed[name] = feed[name][sentences]
+        ids = tokens[:, None] if tokens.ndim == 1 else tokens
+        feed["input_ids"] = ids
+        feed["positions"] = np.arange(self.position, self.position + ids.shape[1])
+        logits, *caches = self.engine.run(self.names, feed)
+        feed.update(zip(self.pasts, caches, strict=True))
+        self.position += ids.shape[1]
+        if logits.shape != (len(ids), self.engine.vocabulary):
+            expected = (len(ids), self.engine.vocabulary)
+            raise BundleError(f"the model answered {logits.shape}, expected logits {expected}")
+        return logits
+
+
+def open_engine(bundle: Bundle, model: bytes, provider: str, threads: int | None, vocabulary: int) -> Engine:
+    """Open the bundle's translation model from its bytes.
+
+    Raises:
+        BundleError: it is not a model that this onnxruntime runs, or not the one bundle.json describes.
+        ProviderError: the provider is missing or did not start.
+        MissingExtraError: there is no onnxruntime.
+    """
+    onnx = open_onnx(bundle, model, provider, threads)
+    caches = {node.name: node for node in onnx.get_inputs() if node.name not in PLAIN}
+    problems = _problems(bundle, onnx.get_inputs(), onnx.get_outputs(), sorted(caches))
+    if problems:
+        raise BundleError(f"{bundle.model_file} is not the model that bundle.json describes", problems)
+    return Engine(onnx, {name: (node.shape[1], node.shape[3]) for name, node in caches.items()}, vocabulary)
+
+
+def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any], caches: list[str]) -> list[str]:
+    """What is wrong with the inputs and outputs: names, types and ranks."""
+    found = {node.name: node for node in inputs}
+    layers = len(caches) // 4
+    parts = [f"{part}.{layer}" for layer in range(max(1, layers)) for part in ("keys", "values")]
+    expected = [*PLAIN, *(f"past_{part}" for part in parts), *(f"source_{part}" for part in parts)]
+    problems = []
+    if sorted(found) != sorted(expected) or sorted(found) != sorted(bundle.inputs):
+        problems.append(f"inputs: expected {', '.join(expected)}, found {', '.join(found)}")
+    names = [node.name for node in outputs]
+    if names != ["logits", *parts] or names != list(bundle.outputs):
+        problems.append(f"outputs: expected {', '.join(['logits', *parts])}, found {', '.join(names)}")
+    for node in inputs:
+        kind, rank = PLAIN.get(node.name, "tensor(float)"), RANKS.get(node.name, 4)
+        sizes = node.shape[1::2] if rank == 4 else []
+        if node.type != kind or len(node.shape) != rank or not all(isinstance(size, int) for size in sizes):
+            problems.append(f"input {node.name}: expected {kind} of rank {rank}, found {node.type} {node.shape}")
+    problems += [
+        f"output {node.name}: expected floats, found {node.type}" for node in outputs if node.type != "tensor(float)"
+    ]
+    return problems
