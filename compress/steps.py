@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.candidates import CHECKPOINTS, run_candidates
 from bench.measure import measure, write_all
+from compress.order import expect_whole
 from compress.prune import Batch, importance, prune
 from compress.quantize import quantize
 from distill import run, signals
@@ -109,6 +110,7 @@ def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
 
 def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
     """The step that makes the int8 `bundle/`."""
+    expect_whole(opened.recipe)
     inputs = {"fp32": run.output_sum(opened.made("fp32", "compress export"))}
     return opened.step("quantize", "bundle", recipe.model_dump(mode="json"), inputs)
 
@@ -165,6 +167,7 @@ def ship_fp32(opened: Run) -> Manifest:
 
 def bench_step(opened: Run) -> run.Step:
     """The step that makes `report/`."""
+    expect_whole(opened.recipe)
     folders = [name for name in measured(opened) if (opened.folder / name).is_dir()]
     inputs = {name: run.output_sum(opened.made(name, "compress run")) for name in folders}
     return opened.step("bench", "report", opened.recipe.bench.model_dump(mode="json"), inputs)

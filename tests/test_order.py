@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from compress.order import folders
+from compress.order import folders, fresh_plan
 from compress.pipeline import stages
+from distill.errors import RecipeError
 from distill.recipe import parse
 
 LEAST: dict[str, Any] = {"name": "toy", "data": {"source": "toy.csv"}, "teacher": {"model": "encoder"}}
@@ -19,3 +20,12 @@ LEAST: dict[str, Any] = {"name": "toy", "data": {"source": "toy.csv"}, "teacher"
 def test_the_plan_is_what_is_done(change: dict[str, Any]) -> None:
     recipe = parse({**LEAST, **change}, "recipe.yaml")
     assert tuple(stage.folder for stage in stages(recipe)) == folders(recipe)
+
+
+def test_translation_is_refused_before_anything_is_trained() -> None:
+    recipe = parse({**LEAST, "task": {"kind": "translation"}}, "recipe.yaml")
+    for call in (fresh_plan, stages):
+        with pytest.raises(
+            RecipeError, match="do not know translation yet; what works: distill teach, label and student"
+        ):
+            call(recipe)
