@@ -68,8 +68,11 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
     return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})
 
 
-def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None) -> Any:
+def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None, growing: bool = False) -> Any:
     """An onnxruntime session of any model, from its bytes; it may refer to nothing outside them.
+
+    `growing` says that nearly every run has shapes of its own, as steps of a decoder have: then planning the memory of
+    each new shape takes longer than it saves.
 
     Raises:
         BundleError: it is not a model that this onnxruntime runs.
@@ -81,7 +84,9 @@ def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None) 
     providers = execution_providers(provider, ort.get_available_providers())
     try:
         # Without `enable_fallback=0` onnxruntime prints and goes on with the CPU.
-        onnx = ort.InferenceSession(model, _options(ort, provider, threads), providers=providers, enable_fallback=0)
+        onnx = ort.InferenceSession(
+            model, _options(ort, provider, threads, growing), providers=providers, enable_fallback=0
+        )
     except Exception as error:
         if provider != "cpu" and PROVIDER_TROUBLE.search(str(error)):
             raise ProviderError(f"the execution provider {provider!r} did not start: {line(error)}") from error
@@ -91,11 +96,12 @@ def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None) 
     return onnx
 
 
-def _options(ort: Any, provider: str, threads: int | None) -> Any:
+def _options(ort: Any, provider: str, threads: int | None, growing: bool = False) -> Any:
     """One session's own settings: nothing is shared with other sessions of the process."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = not growing
     # Its errors are raised anyway; only why a provider did not start stands nowhere but in its log.
     options.log_severity_level = LOG_NOTHING if provider == "cpu" else LOG_ERRORS
     options.add_session_config_entry("session.load_model_format", "ONNX")

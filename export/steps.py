@@ -119,7 +119,7 @@ def open_engine(bundle: Bundle, model: bytes, provider: str, threads: int | None
         ProviderError: the provider is missing or did not start.
         MissingExtraError: there is no onnxruntime.
     """
-    onnx = open_onnx(bundle, model, provider, threads)
+    onnx = open_onnx(bundle, model, provider, threads, growing=True)
     caches = {node.name: node for node in onnx.get_inputs() if node.name not in PLAIN}
     problems = _problems(bundle, onnx.get_inputs(), onnx.get_outputs(), sorted(caches))
     if problems:

@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
+from onnx_bytes import reseal  # noqa: E402
 from translation_models import toy_sources, write_translator  # noqa: E402
 
 from compress.translation_int8 import write_int8  # noqa: E402
@@ -39,6 +40,8 @@ def main() -> None:
         checkpoint = write_translator(Path(work) / "checkpoint")
         examples = Split(toy_sources(20), None, ())
         write_int8(export(checkpoint, folders["fp32"], opset=20, atol=1e-4, examples=examples), folders["int8-dynamic"])
+    for folder in folders.values():
+        reseal(folder, cpu={})
     expected: dict[str, object] = {"texts": TEXTS}
     for precision, folder in folders.items():
         model = load_translator(folder, threads=1)
