@@ -22,8 +22,8 @@ ARCHITECTURES = ("marian", "bart", "mbart", "m2m_100", "t5", "mt5")
 POSITIONS = "max_position_embeddings"
 IGNORED = -100
 """What stands in labels where nothing is learned."""
-COMPUTED = ("final_logits_bias", "embed_positions.weight")
-"""Weights that a checkpoint may lack: zeros, and sines."""
+COMPUTED = ("final_logits_bias",)
+"""Weights that a checkpoint may lack: they are zeros."""
 
 
 def load_seq2seq(folder: Path) -> nn.Module:
