@@ -100,6 +100,19 @@ def test_configs_that_cannot_be(
     assert message in str(found.value)
 
 
+def test_learned_positions_are_not_filled_with_random_ones(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save(tiny("bart", tokenizer), tokenizer, TASK, tmp_path / "bart")
+    tensors = load_file(tmp_path / "bart" / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("decoder.embed_positions.weight"))
+    del tensors[name]
+    save_file(tensors, tmp_path / "bart" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="weights are missing") as error:
+        load_seq2seq(tmp_path / "bart")
+    assert name in str(error.value)
+
+
 def test_row_61_folders_that_are_refused(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, tiny_encoder: Path
 ) -> None:
