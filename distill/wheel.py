@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import lzma
 import shutil
 import stat
 import zipfile
@@ -16,6 +18,10 @@ from distill.files import new_folder
 SIZE_LIMIT = 8 * 2**30
 """Most bytes that are unpacked from one wheel."""
 CHUNK = 2**20
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
+"""What zipfile and its decompressors raise over a file whose bytes are wrong."""
+UNREADABLE = (None, errno.EINVAL)
+"""Numbers of the OSErrors among them: bz2's has none, and EINVAL is a place before the file's beginning."""
 
 
 def extract(wheel: Path, member: str, cache: Path, limit: int = SIZE_LIMIT) -> Path:
@@ -34,8 +40,11 @@ def extract(wheel: Path, member: str, cache: Path, limit: int = SIZE_LIMIT) -> P
                 shutil.rmtree(folder)
             if not folder.is_dir():
                 _unpack(archive, entries, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise RecipeError(f"{wheel.name} cannot be read as a wheel: {error}") from error
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNREADABLE:
+            raise
+        reason = str(error) or type(error).__name__
+        raise RecipeError(f"{wheel.name} cannot be read as a wheel: {reason}") from error
     return folder / member
 
 
