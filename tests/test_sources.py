@@ -185,6 +185,32 @@ def test_links_are_refused(tmp_path: Path) -> None:
         extract(path, "m", tmp_path / "out")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_at_any_byte_is_refused_or_harmless(tmp_path: Path, method: int) -> None:
+    whole, path = tmp_path / "whole.whl", tmp_path / "a.whl"
+    text = "text,label\n" + "hello,1\n" * 30
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        archive.writestr("m.csv", text)
+    data, refused = whole.read_bytes(), 0
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            assert extract(path, "m.csv", tmp_path / f"out-{place}").read_text() == text
+        except RecipeError:
+            refused += 1
+    assert refused > len(data) / 2
+
+
+def test_trouble_with_the_cache_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m", "text")
+    (tmp_path / "out").write_text("a file where the cache should be")
+    with pytest.raises(OSError) as error:
+        extract(path, "m", tmp_path / "out")
+    assert not isinstance(error.value, RecipeError)
+
+
 def test_bombs_and_damage_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
