@@ -47,6 +47,18 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def write_yaml(value: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads back unchanged."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120)  # escaped: some line breaks get lost raw
+
+
 def parse_yaml(text: str) -> Any:
     """Parse YAML without objects, tags or duplicate keys.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from distill.errors import RecipeError
 from distill.opened import Manifest, Run, model_sum
 from distill.progress import Report
 from distill.recipe import DistillationRecipe, Recipe
+from distill.recipe_file import write_yaml
 from distill.sections import settings
 from distill.student import distil
 from distill.tasks import KINDS
@@ -49,10 +49,9 @@ def open_run(recipe: Recipe, folder: Path, base: Path, cache: Path, force: bool,
 
 
 def write_recipe(opened: Run) -> None:
-    """Keep the resolved recipe in the run folder (JSON is YAML too)."""
-    files.write_text(
-        opened.folder / "recipe.yaml", json.dumps(settings(opened.recipe, opened.recipe.task.kind), indent=2) + "\n"
-    )
+    """Keep the resolved recipe in the run folder."""
+    resolved = settings(opened.recipe, opened.recipe.task.kind)
+    files.write_text(opened.folder / "recipe.yaml", write_yaml(resolved))
 
 
 def teach_step(opened: Run) -> run.Step:

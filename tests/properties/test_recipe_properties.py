@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from distill.errors import RecipeError
 from distill.recipe import Recipe, load, parse
-from distill.recipe_file import parse_yaml
+from distill.recipe_file import parse_yaml, write_yaml
 
 SHARED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SCALARS = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=12)
@@ -81,7 +81,7 @@ def test_any_value(value: object) -> None:
 def test_any_value_at_any_key_and_what_is_read_can_be_written(path: tuple[str, ...], leaf: object) -> None:
     found = recipe_or_error(lambda: parse(put(LEAST, path, leaf), "recipe.yaml"))
     if found is not None:
-        again = parse_yaml(json.dumps(found.model_dump(mode="json")))
+        again = parse_yaml(write_yaml(found.model_dump(mode="json")))
         assert parse(again, "again") == found
 
 
@@ -108,3 +108,9 @@ def test_a_key_with_one_letter_missing_is_named(key: str, at: int) -> None:
 @given(value=st.text(max_size=20))
 def test_quoted_text_stays_text(value: str) -> None:
     assert parse_yaml(yaml.safe_dump({"a": value}, default_style='"', allow_unicode=False)) == {"a": value}
+
+
+@SHARED
+@given(value=st.text(max_size=20) | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
+def test_written_yaml_reads_back_unchanged(value: object) -> None:
+    assert parse_yaml(write_yaml({"a": value})) == {"a": value}
