@@ -130,29 +130,42 @@ def _with_head(folder: Path, task: Task) -> nn.Module:
     """Somebody else's model, with a head for the task."""
     own = _labels(read_config(folder / "config.json"))
     keeps = sorted(own) == sorted(task.labels)
+    labels = label_config(own if keeps else list(task.labels))
+    model, gaps = from_pretrained(AutoModelForSequenceClassification, folder, **labels)
+    _check_encoder(model, gaps, folder)
+    return _for_labels(model, task)
+
+
+def from_pretrained(kind: Any, folder: Path, **changes: Any) -> tuple[nn.Module, list[str]]:
+    """Somebody's weights in float32 and evaluation mode, and the names of those that are missing or of another shape.
+
+    transformers fills the gaps with random numbers; the caller decides which may be. Nothing of the folder is run.
+    `kind` is one of transformers' auto classes, `changes` go into the config.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        model, found = kind.from_pretrained(
             folder,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
-            **label_config(own if keeps else list(task.labels)),
+            **changes,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be loaded", [first_line(error)]) from error
-    _check_encoder(model, found, folder)
-    return _for_labels(cast(nn.Module, model.eval()), task)
+    return model.eval(), [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
 
 
-def _check_encoder(model: Any, found: dict[str, Any], folder: Path) -> None:
-    """Refuse an encoder whose weights are not all there: transformers fills the gaps with random ones.
+def _check_encoder(model: Any, gaps: list[str], folder: Path) -> None:
+    """Refuse an encoder whose weights are not all there.
 
     Raises:
         CheckpointError: naming what is missing or of another shape. Head and pooler may be.
     """
-    gaps = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     own = model.base_model_prefix + "."
     bad = sorted(key for key in gaps if key.startswith(own) and ".pooler." not in key)
     if bad:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
-from distill.checkpoint import open_checkpoint
+from distill.checkpoint import from_pretrained, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.layers import model_config
@@ -34,22 +33,11 @@ def load_seq2seq(folder: Path) -> nn.Module:
     """
     open_checkpoint(folder)
     _expect_known(read_config(folder / "config.json"), folder)
-    try:
-        model, found = AutoModelForSeq2SeqLM.from_pretrained(
-            folder,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded", [first_line(error)]) from error
-    gaps = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    model, gaps = from_pretrained(AutoModelForSeq2SeqLM, folder)
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
     if bad:
         raise CheckpointError(f"{folder}: weights are missing, or of another shape than the config's", bad)
-    return cast(nn.Module, model.eval())
+    return model
 
 
 def _expect_known(config: Any, where: object) -> None:
