@@ -28,10 +28,13 @@ Judge = Callable[[nn.Module], Mapping[str, float]]
 class Loop(Trainer):  # type: ignore[misc]
     """A Trainer that refuses a loss or a gradient that is not finite."""
 
-    def __init__(self, loss: Loss, **options: Any) -> None:
-        """Minimise `loss`; the options are Trainer's."""
+    def __init__(self, loss: Loss, average: Average | None = None, **options: Any) -> None:
+        """Minimise `loss`; what is judged and kept are the weights, or their `average`. The options are Trainer's."""
         super().__init__(**options)
         self.loss = loss
+        self.average = average
+        if average is not None:
+            self.add_callback(average)
         self.loss_is_scaled_for_ga = False
         self.order: ByLength | ByTokens | None = None
         self.rows: list[int] = []
@@ -56,6 +59,24 @@ class Loop(Trainer):  # type: ignore[misc]
             self.expect_finite("loss", loss.item())
         return (loss, outputs) if return_outputs else loss
 
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        """The metrics of the weights that would be kept."""
+        with self._kept():
+            found: dict[str, float] = super().evaluate(*given, **named)
+        return found
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint's model is what was judged; where that is an average, the weights themselves lie beside it."""
+        with self._kept():
+            super()._save_checkpoint(model, trial)
+        if self.average is not None and self.args.should_save:
+            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.average.save_raw(Path(str(self.args.output_dir)) / folder)
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """While entered, the model has the weights that are kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
     def expect_finite(self, what: str, value: float) -> None:
         """Go on only with numbers: after anything else every weight would be lost.
 
@@ -72,16 +93,13 @@ class Loop(Trainer):  # type: ignore[misc]
 
 
 class TokenLoop(Loop):
-    """A Loop over pairs of sentences: batches by tokens, validation by translating, perhaps averaged weights."""
+    """A Loop over pairs of sentences: batches by tokens, validation by translating."""
 
-    def __init__(self, loss: Loss, judge: Judge, budget: int, average: Average | None, **options: Any) -> None:
+    def __init__(self, loss: Loss, average: Average | None, judge: Judge, budget: int, **options: Any) -> None:
         """Batches of `budget` tokens; `judge` says how good the model, or its `average`, is."""
-        super().__init__(loss, **options)
+        super().__init__(loss, average, **options)
         self.judge = judge
         self.budget = budget
-        self.average = average
-        if average is not None:
-            self.add_callback(average)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of a resumed training are those of the first time."""
@@ -104,15 +122,3 @@ class TokenLoop(Loop):
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """A checkpoint's model is what was judged; where that is an average, the weights themselves lie beside it."""
-        with self._kept():
-            super()._save_checkpoint(model, trial)
-        if self.average is not None and self.args.should_save:
-            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.average.save_raw(Path(str(self.args.output_dir)) / folder)
-
-    def _kept(self) -> AbstractContextManager[None]:
-        """While entered, the model has the weights that are kept."""
-        return nullcontext() if self.average is None else self.average.in_place()

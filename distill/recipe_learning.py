@@ -40,7 +40,6 @@ class TrainingRecipe(Section):
         0.0,
         description="validate and keep an exponential moving average of the weights with this decay (0.999); 0: the "
         "weights themselves",
-        json_schema_extra=TRANSLATION,
     )
     optim: str = Field("adamw_torch_fused", description="the optimiser")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")

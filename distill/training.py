@@ -109,12 +109,12 @@ def _loop(
         "eval_dataset": list(course.validation),
         "processing_class": tokenizer,
     }
+    average = Average(model, recipe.ema_decay, start) if recipe.ema_decay else None
     if course.judge is None:
         judge = _judge(course.task)
-        return Loop(course.loss, data_collator=partial(collate, tokenizer), compute_metrics=judge, **options)
-    average = Average(model, recipe.ema_decay, start) if recipe.ema_decay else None
+        return Loop(course.loss, average, data_collator=partial(collate, tokenizer), compute_metrics=judge, **options)
     collator = partial(collate_words, tokenizer.pad_token_id, model)
-    return TokenLoop(course.loss, course.judge, recipe.tokens_per_batch, average, data_collator=collator, **options)
+    return TokenLoop(course.loss, average, course.judge, recipe.tokens_per_batch, data_collator=collator, **options)
 
 
 def _tensorboard(recipe: TrainingRecipe, stage: str, work: Path, start: Path | None) -> list[TrainerCallback]:

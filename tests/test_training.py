@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import toy_rows
+from safetensors.torch import load_file
 from torch import nn
 
 from distill.batches import ByLength, collate, encode
@@ -142,6 +143,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "steps": {"eval_strategy": "steps", "eval_steps": 4},
     "accumulated": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 1},
     "cut in an epoch's middle": {"max_steps": 15},
+    "averaged": {"ema_decay": 0.9},
 }
 
 
@@ -158,6 +160,22 @@ def test_stopped_and_crashed_again_and_again_it_ends_with_the_same_weights(
                 bench.run(crash_at(9), **KINDS[kind])
     assert bench.run(**KINDS[kind]) == whole
     assert bench.run(**KINDS[kind]) == whole, "a training that is over takes no further step"
+
+
+def test_what_is_judged_and_kept_is_the_average(bench: Bench, uninterrupted: Uninterrupted) -> None:
+    (plain, _), _ = uninterrupted()
+    model = load_model(bench.encoder, TASK, 1)
+    course = Course("teach", bench.train, bench.validation, by_label, TASK, 7)
+    bench.work.mkdir(parents=True)
+    found = train(model, bench.tokenizer, course, TrainingRecipe(**SETTINGS, ema_decay=0.9), bench.work, silent)
+    assert state_sum(model, found)[0] != plain
+    kept = load_file(bench.work / f"checkpoint-{found['best_step']}" / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    inputs = collate(bench.tokenizer, bench.validation)
+    labels, _ = inputs.pop("labels"), inputs.pop("row")
+    with torch.inference_mode():
+        right = model.eval()(**inputs).logits.argmax(-1) == labels
+    assert found["best"] == pytest.approx(right.float().mean().item())
 
 
 def test_a_stop_saves_at_the_next_step_at_the_latest(bench: Bench) -> None:
