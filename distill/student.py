@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distill.data import Dataset
 from distill.losses import distillation_loss, hard_loss
 from distill.progress import Report, silent
 from distill.recipe import DistillationRecipe
+from distill.rounding import rounded
 from distill.signals import Signals
 from distill.training import Course, train
 
@@ -33,7 +35,8 @@ def distil(
 ) -> Mapping[str, Any]:
     """Train `student` in place towards the teacher's logits and the labels; its best weights on validation stay.
 
-    Rows of the unlabelled split, if there is one, count with the teacher's part of the loss alone.
+    Rows of the unlabelled split, if there is one, count with the teacher's part of the loss alone. With
+    `recipe.quantization_aware` the student learns, and is judged, with int8's rounding.
 
     Raises:
         DataError: the signals are of other examples or labels.
@@ -48,7 +51,8 @@ def distil(
         dataset.task,
         seed,
     )
-    return train(student, tokenizer, course, recipe.training, work, report)
+    with rounded(student) if recipe.quantization_aware else nullcontext():
+        return train(student, tokenizer, course, recipe.training, work, report)
 
 
 def _rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, signals: Signals) -> list[Example]:
