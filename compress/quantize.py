@@ -146,7 +146,7 @@ def _try(trials: Trials, method: str, graph: onnx.ModelProto, folder: Path) -> T
     """Write one int8 bundle to `folder` and put it before the gate."""
     folder.mkdir()
     write_parts(folder, trials.bundle, graph)
-    seal_int8(folder, trials.bundle, method, {})
+    seal_int8(folder, trials.bundle, method, trials.bundle.details)
     kind, split = trials.kind, trials.split
     found = kind.answers(folder, split, False)
     drop = trials.compare(trials.reference, found)
