@@ -1,4 +1,4 @@
-"""Where everything of the quality-latency picture goes, in pixels from the top left; both pictures draw from it."""
+"""Where everything of the quality-speed picture goes, in pixels from the top left; both pictures draw from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quality-latency picture as one HTML file: inline SVG, no scripts, nothing fetched, readable without colour."""
+"""The quality-speed picture as one HTML file: inline SVG, no scripts, nothing fetched, readable without colour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from html import escape
 from bench.compare import quality_word
 from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
 from bench.pareto import Point, frontier, points
-from bench.words import axis_titles, colour, megabytes, ms, ms_text, picture_note, quality_text, tick, words_a_second
+from bench.words import (
+    axis_titles,
+    colour,
+    megabytes,
+    ms,
+    ms_text,
+    picture_note,
+    picture_title,
+    quality_text,
+    tick,
+    words_a_second,
+)
 from bench.words import points as points_text
 from distill.errors import DataError
 from distill.report import Report
@@ -66,7 +77,7 @@ def page(report: Report) -> str:
         raise DataError("expected a model with quality, latency and size to draw, found none")
     machine = str(report.environment.get("cpu", "unknown processor"))
     return PAGE.format(
-        title=escape(f"{report.name}: quality against latency"),
+        title=escape(picture_title(report)),
         style=STYLE,
         caption=escape(f"{machine}. {picture_note()}"),
         picture=_svg(report, found),
@@ -85,7 +96,7 @@ def _svg(report: Report, found: Sequence[Point]) -> str:
     marks = "\n".join(_mark(layout, mark) for mark in layout.marks)
     box = f"0 {TOP - 20} {WIDTH} {HEIGHT - TOP - 10}"
     parts = "\n".join([_axes(layout, report), line, marks])
-    return f'<svg viewBox="{box}" role="img" aria-label="quality against latency">\n{parts}\n</svg>'
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(picture_title(report))}">\n{parts}\n</svg>'
 
 
 def _axes(layout: Layout, report: Report) -> str:

@@ -1,4 +1,4 @@
-"""The quality-latency picture as a PNG: bubbles as large as their files, bars for both 95 % intervals."""
+"""The quality-speed picture as a PNG: bubbles as large as their files, bars for both 95 % intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
 from bench.pareto import frontier, points
-from bench.words import axis_titles, colour, picture_note, tick
+from bench.words import axis_titles, colour, picture_note, picture_title, tick
 from distill.errors import DataError
 from distill.report import Report
 
@@ -56,7 +56,7 @@ def _draw_axes(axes: Any, layout: Layout, report: Report) -> None:
         _text(axes, LEFT - 10, y, tick(value), FAINT, align="right")
     _text(axes, (LEFT + RIGHT) / 2, BOTTOM + 40, across, INK)
     _text(axes, 22, (TOP + BOTTOM) / 2, up, INK, rotation=90)
-    _text(axes, LEFT, 28, f"{report.name}: quality against latency", INK, align="left", size=16)
+    _text(axes, LEFT, 28, picture_title(report), INK, align="left", size=16)
     _text(axes, LEFT, 54, picture_note(), FAINT, align="left")
     _text(axes, LEFT, HEIGHT - 16, str(report.environment.get("cpu", "")), FAINT, align="left", size=10)
 

@@ -104,6 +104,12 @@ def words_a_second(row: Latency) -> str:
     return f"{row.words_per_second:.0f} [{row.words_per_second_low:.0f}, {row.words_per_second_high:.0f}]"
 
 
+def picture_title(report: Report) -> str:
+    """What the picture shows."""
+    speed = "latency" if shown_rows(report)[0].words_per_second is None else "words a second"
+    return f"{report.name}: quality against {speed}"
+
+
 def axis_titles(report: Report) -> tuple[str, str]:
     """What the picture's axes measure: speed in one cell, quality on one split."""
     row, quality = shown_rows(report)[0], report.quality[0]
