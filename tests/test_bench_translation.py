@@ -11,6 +11,7 @@ from translation_models import TASK, toy_sources, write_translator
 
 from bench.backends import open_candidate
 from bench.candidates import Candidate, from_bundle, from_checkpoint, from_folder, kind_of, longest
+from bench.evaluate import evaluate_folder
 from bench.latency import Cell, Place, summarise
 from bench.markdown import markdown
 from bench.measure import Plan, measure, write_all
@@ -21,9 +22,9 @@ from bench.words import axis_titles, score_line, shown_rows
 from bench.written import Written, of_length
 from compress.translation_int8 import write_int8
 from distill.data import Dataset, Split
-from distill.errors import DataError
+from distill.errors import DataError, RecipeError
 from distill.metrics import Score
-from distill.recipe import BenchRecipe
+from distill.recipe import BenchRecipe, parse
 from distill.report import Report, read_report
 from export.decoding import Decoding
 from export.graph import export
@@ -207,3 +208,18 @@ def test_what_is_not_of_this_kind_is_refused(run: list[Candidate], tiny_checkpoi
     assert caught.value.problems == ("classifier torch fp32: classification",)
     with pytest.raises(DataError, match="expected a model for translation, found one for classification"):
         answer(classifier, TASK, SOURCES, 1)
+
+
+def test_evaluate_searches_as_it_is_told(run: list[Candidate], tmp_path: Path) -> None:
+    lines = [f"{source}\t{target}\n" for source, target in zip(SOURCES, SPLIT.targets or (), strict=True)]
+    (tmp_path / "pairs.tsv").write_text("".join(dict.fromkeys(lines)))
+    task = {"kind": "translation", "max_length": 24, "max_target_length": 16}
+    split = {"validation": 0.3, "test": 0.6}
+    data = {"source": "pairs.tsv", "columns": ["text", "target"], "split": split, "filters": {"copies": False}}
+    recipe = parse({"name": "toy", "data": data, "task": task, "teacher": {"model": "m"}}, "toy")
+    for beams in (None, 3):
+        one, other = (evaluate_folder(each.folder, recipe, tmp_path, "test", beams) for each in run[:2])
+        assert [score.metric for score in one] == ["bleu", "chrf"] and one == other and one[0].n > 5
+    labels = parse({"name": "toy", "data": {"source": "a.csv"}, "teacher": {"model": "m"}}, "toy")
+    with pytest.raises(RecipeError, match="--beams goes with translation"):
+        evaluate_folder(run[0].folder, labels, tmp_path, "test", 2)

@@ -240,6 +240,8 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("quantize: {methods: [dynamic, dynamic]}", "quantize.methods"),
         ("quantize: {max_drop: 1}", "max_drop and margin are shares here"),
         ("bench: {batch_sizes: []}", "bench.batch_sizes"),
+        ("task: {kind: translation}\nquantize: {methods: [static]}", "translation has dynamic int8 alone"),
+        ("task: {kind: translation}\nprune: {heads: 0.5}", "these keys do not go with task.kind translation: prune"),
         ("bench: {beams: [4]}", "these keys do not go with task.kind classification: bench.beams"),
         ("bench: {min_rounds: 9, max_rounds: 8}", "min_rounds"),
     ],

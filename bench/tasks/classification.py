@@ -50,7 +50,7 @@ def texts_of(split: Split) -> list[Text]:
 
 
 def answer(candidate: Candidate, task: Task, texts: Sequence[Text], threads: int, beams: int = 1) -> Answers:
-    """Let one model answer all texts, and put its labels in the order of `task`.
+    """Let one model answer all texts, and put its labels in the order of `task`; there is no search for `beams`.
 
     Raises:
         DataError: the model answers other labels than the task has.

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bench.tasks.classification import texts_of
 from compress import int8
 from compress.smooth import smooth
 from distill import metrics
@@ -43,11 +44,6 @@ def makers(
     batches = [predictor.encode([text]) for text in texts]
     smoothed = smooth(graph, batches)
     return {"dynamic": partial(int8.dynamic, smoothed), "static": partial(int8.static, smoothed, batches)}
-
-
-def texts_of(split: Split) -> list[Text]:
-    """A split's texts as the runtime takes them: strings, or pairs."""
-    return list(zip(split.texts, split.pairs, strict=True)) if split.pairs else list(split.texts)
 
 
 def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:

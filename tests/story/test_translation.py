@@ -37,7 +37,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     run = project.folder / "run"
     planned = command("compress", "run", project.recipe, "-o", run, "--dry-run", "--json", watched=run)
     assert json.loads(planned.out) == dict.fromkeys(STEPS, "to do")
-    ended = start("compress", "run", project.recipe, "-o", run, watched=run).end(seconds=900)
+    ended = start("compress", "run", project.recipe, "-o", run, watched=run).end(seconds=1800)
     assert ended.code == 0, ended.err
     return project.recipe, run, ended.out
 
