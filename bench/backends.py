@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.candidates import Candidate
+from bench.written import Written
 from distill.errors import DataError, MissingExtraError
 from distill.task import Task
 from export.texts import Text
@@ -28,11 +29,22 @@ class Backend(Protocol):
     def task(self) -> Task:
         """What the model answers."""
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits `(batch, labels)` of ids that fit the model."""
+    def run(self, batch: Batch) -> object:
+        """Answer ids that fit the model: a fixed amount of work, whatever the ids are."""
+
+
+class Classifier(Backend, Protocol):
+    """A loaded model that labels; `run` gives logits `(batch, labels)`."""
 
     def logits(self, texts: Sequence[Text], batch_size: int) -> NDArray[np.float32]:
         """Logits `(texts, labels)` of texts, tokenizer included."""
+
+
+class Translating(Backend, Protocol):
+    """A loaded model that translates; `run` writes as many tokens as the sources have."""
+
+    def translate(self, texts: Sequence[str], beams: int) -> list[Written]:
+        """One batch of sentences translated, tokenizer included."""
 
 
 Opener = Callable[[Path, str, int, str], AbstractContextManager[Backend]]

@@ -9,12 +9,21 @@ from pathlib import Path
 
 from distill.errors import DataError
 from distill.rows import Size
+from distill.task import KINDS, Task
 from export.bundle import read_bundle
 from export.manifest import CONFIG, MANIFEST
 from export.texts import Limits, read_limits
 
+TASK = "task.json"
 CHECKPOINTS = ("teacher", "student", "pruned")
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "task.json")
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    TASK,
+)
 """What inference from a checkpoint reads; a checkpoint's folder also keeps what training left behind."""
 WEIGHTS = "model.safetensors"
 
@@ -63,6 +72,38 @@ def from_folder(folder: Path, model: str | None = None) -> Candidate:
     if (folder / CONFIG).is_file():
         return from_checkpoint(name, folder)
     raise DataError(f"{folder} is neither a bundle ({MANIFEST}) nor a checkpoint ({CONFIG})")
+
+
+def task_of(candidate: Candidate) -> Task | None:
+    """What a model answers; None for a checkpoint that does not say so, which is for its runtime to refuse.
+
+    Raises:
+        BundleError: a damaged bundle.
+    """
+    if (candidate.folder / MANIFEST).is_file():
+        return read_bundle(candidate.folder, verify=False).task
+    try:
+        return Task.from_json(json.loads((candidate.folder / TASK).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def kind_of(candidate: Candidate) -> str:
+    """The kind of task that a model answers.
+
+    Raises:
+        BundleError: a damaged bundle.
+    """
+    task = task_of(candidate)
+    return KINDS[0] if task is None else task.kind
+
+
+def longest(candidate: Candidate) -> int | None:
+    """How many tokens the model reads, and where it translates also writes, at most; None: any number."""
+    task = task_of(candidate)
+    if task is not None and task.kind == "translation":
+        return min(task.max_length, task.max_target_length or task.max_length)
+    return limits(candidate).positions
 
 
 def run_candidates(

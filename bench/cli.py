@@ -15,9 +15,12 @@ from distill.command import RECIPE, load_recipe, options, quiet_libraries, recip
 @click.argument("model", type=click.Path(path_type=Path))
 @RECIPE
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--beams", type=click.IntRange(1, 64), help="Translation: width of the search (default: bench.beams).")
 @recipe_options
-def evaluate(model: Path, recipe: Path, split: str, **found: Any) -> None:
+def evaluate(model: Path, recipe: Path, split: str, beams: int | None, **found: Any) -> None:
     """Score MODEL, a checkpoint or a bundle, on RECIPE's data: the task's metric with its 95 % interval.
+
+    Translations get BLEU and chrF. With --json the task's metric is one object, others stand in its `others`.
 
     \b
     Example:
@@ -26,10 +29,9 @@ def evaluate(model: Path, recipe: Path, split: str, **found: Any) -> None:
     chosen = options(**found)
     loaded = load_recipe(recipe, chosen)
     quiet_libraries()
-    from bench.quality import evaluate_folder
+    from bench.evaluate import evaluate_folder
+    from bench.words import score_line
 
-    score = evaluate_folder(model, loaded, recipe.parent, split)
-    interval = f"95 % interval {score.low:.4f} to {score.high:.4f}"
-    show(
-        asdict(score), chosen.as_json, f"{score.metric} {score.value:.4f}  {interval}  n={score.n}  ({score.signature})"
-    )
+    first, *others = evaluate_folder(model, loaded, recipe.parent, split, beams)
+    value = asdict(first) | ({"others": [asdict(other) for other in others]} if others else {})
+    show(value, chosen.as_json, "\n".join(score_line(score) for score in (first, *others)))

@@ -31,6 +31,14 @@ VERY_SHORT_MS = 5.0
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where models run."""
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """What is asked of every model alike."""
 
@@ -39,6 +47,7 @@ class Cell:
     batch: int
     length: int
     work: str = "ids"
+    beams: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,7 @@ def _row(
         batch=cell.batch,
         length=cell.length,
         work=cell.work,
+        beams=cell.beams,
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,

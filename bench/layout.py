@@ -1,4 +1,4 @@
-"""Where everything of the quality-latency picture goes, in pixels from the top left; both pictures draw from it."""
+"""Where everything of the quality-speed picture goes, in pixels from the top left; both pictures draw from it."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Layout:
 def arrange(found: Sequence[Point]) -> Layout:
     """Lay out at least one point."""
     x = Axis(
-        min(point.latency.low for point in found) / 1.9,
-        max(point.latency.high for point in found) * 1.9,
+        min(point.speed.low for point in found) / 1.9,
+        max(point.speed.high for point in found) * 1.9,
         LEFT,
         RIGHT,
         True,
@@ -101,7 +101,7 @@ def label_lines(point: Point) -> tuple[str, str]:
 def _bubble(point: Point, x: Axis, y: Axis, most: int) -> tuple[float, float, float]:
     """Centre and radius; a very small file still can be seen."""
     radius = max(SMALLEST, LARGEST * math.sqrt(point.bytes / most)) if most else SMALLEST
-    return x.place(point.latency.value), y.place(point.quality.value), radius
+    return x.place(point.speed.value), y.place(point.quality.value), radius
 
 
 def _free_box(lines: Sequence[str], x: float, y: float, radius: float, taken: Sequence[Box]) -> Box:

@@ -6,7 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from bench.compare import fastest, quality_word, speed_word
-from bench.words import cell_of, megabytes, ms, name_of, points, shown_rows, times
+from bench.words import (
+    cell_of,
+    megabytes,
+    ms,
+    ms_text,
+    name_of,
+    points,
+    quality_text,
+    score,
+    search_of,
+    shown_rows,
+    times,
+    words_a_second,
+)
 from distill.report import Latency, Quality, Report
 
 Row = Sequence[str]
@@ -17,6 +30,7 @@ def markdown(report: Report) -> str:
     """The whole report; sections without numbers are left out."""
     sections = [
         _section("Quality", _quality(report)),
+        _section("Words a second", _words(report)),
         _section("Latency", _latency(report)),
         _section("Size", _size(report)),
         _section("Memory", _memory(report)),
@@ -63,7 +77,7 @@ def _sentence(row: Latency, report: Report) -> str:
 
 def _quality_sentence(row: Quality) -> str:
     """What may be said about one model's quality."""
-    return f"{row.metric} {row.value:.3f}, difference {points(row)} points ({quality_word(row)})"
+    return f"{row.metric} {score(row.metric, row.value, 3)}, difference {points(row)} points ({quality_word(row)})"
 
 
 def _quality(report: Report) -> str:
@@ -75,7 +89,7 @@ def _quality(report: Report) -> str:
         "value [95 %]",
         "n",
         "difference in points [95 %]",
-        "labels flipped",
+        "answers flipped",
         "so it is",
     ]
     rows = [
@@ -83,7 +97,7 @@ def _quality(report: Report) -> str:
             name_of(row),
             row.split,
             row.metric,
-            f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]",
+            quality_text(row),
             str(row.n),
             points(row),
             "" if row.flipped is None else f"{row.flipped} ({row.flipped / row.n:.1%})",
@@ -96,16 +110,33 @@ def _quality(report: Report) -> str:
 
 def _latency(report: Report) -> str:
     """One grid for each device, thread count and kind of work: median milliseconds and the ratio to the baseline."""
-    groups = dict.fromkeys((row.device, row.threads, row.work) for row in report.latency)
-    grids = [_grid([row for row in report.latency if (row.device, row.threads, row.work) == group]) for group in groups]
-    if not grids:
+    groups = dict.fromkeys((row.device, row.threads, row.work, row.beams) for row in report.latency)
+    together = [
+        [row for row in report.latency if (row.device, row.threads, row.work, row.beams) == group] for group in groups
+    ]
+    if not together:
         return ""
     legend = (
         "Median milliseconds a batch, and how many times the baseline's speed that is. **Bold**: the fastest of its "
         "column, where no other interval meets its own. `~`: not told apart from the baseline. "
         "`?`: other processes took too much of the machine to judge."
     )
-    return "\n\n".join([legend, *grids])
+    return "\n\n".join([legend, *map(_grid, together)])
+
+
+def _words(report: Report) -> str:
+    """What translation models write a second, on real sentences."""
+    rows = [row for row in report.latency if row.words_per_second is not None]
+    columns = list(dict.fromkeys(row.cell for row in rows))
+    cells = {column: {name_of(row): row for row in rows if row.cell == column} for column in columns}
+    head = ["model", *(cell_of(next(iter(found.values()))) for found in cells.values())]
+    names = dict.fromkeys(name_of(row) for row in rows)
+    empty = {name: "" for name in names}
+    body = [
+        [name, *((empty | {n: words_a_second(row) for n, row in found.items()})[name] for found in cells.values())]
+        for name in names
+    ]
+    return table(head, body)
 
 
 def _grid(rows: Sequence[Latency]) -> str:
@@ -113,13 +144,18 @@ def _grid(rows: Sequence[Latency]) -> str:
     columns = dict.fromkeys((row.batch, row.length) for row in rows)
     cells = {column: [row for row in rows if (row.batch, row.length) == column] for column in columns}
     best = [found[0] for found in map(fastest, cells.values()) if len(found) == 1]
-    first = rows[0]
-    work = "real texts, tokenizer included" if first.work == "text" else "fixed ids"
-    title = f"### {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {work} (batch x tokens)"
-    head = ["model", *(f"{batch} x {'~' * (first.work == 'text')}{length}" for batch, length in columns)]
+    head = ["model", *(f"{batch} x {'~' * (rows[0].work == 'text')}{length}" for batch, length in columns)]
     names = dict.fromkeys(name_of(row) for row in rows)
     body = [[name, *(_grid_cell(name, found, best) for found in cells.values())] for name in names]
-    return f"{title}\n\n{table(head, body)}"
+    return f"{_grid_title(rows[0])}\n\n{table(head, body)}"
+
+
+def _grid_title(first: Latency) -> str:
+    """Where, with how many threads, what, and how it was searched for."""
+    work = "real texts, tokenizer included" if first.work == "text" else "fixed ids"
+    search = f", {search_of(first)}" if first.beams else ""
+    threads = f"{first.threads} thread{'s' * (first.threads > 1)}"
+    return f"### {first.device}, {threads}, {work}{search} (batch x tokens)"
 
 
 def _grid_cell(name: str, rows: Sequence[Latency], best: Sequence[Latency]) -> str:
@@ -135,15 +171,16 @@ def _grid_cell(name: str, rows: Sequence[Latency], best: Sequence[Latency]) -> s
 
 def _details(report: Report) -> str:
     """Every row with its tails, interval and number of runs."""
-    head = ["model", "cell", "p50 ms [95 %]", "p95", "p99", "per second", "runs", "speedup [95 %]"]
+    head = ["model", "cell", "p50 ms [95 %]", "p95", "p99", "per second", "tokens a second", "runs", "speedup [95 %]"]
     rows = [
         [
             name_of(row),
             f"{row.work}, {row.device}, {cell_of(row)}",
-            f"{ms(row.p50_ms)} [{ms(row.p50_low_ms)}, {ms(row.p50_high_ms)}]",
+            ms_text(row),
             ms(row.p95_ms),
             ms(row.p99_ms),
             f"{row.per_second:.1f}",
+            "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.0f}",
             str(row.runs),
             "" if row.speedup is None else f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]",
         ]
@@ -178,8 +215,11 @@ def _memory(report: Report) -> str:
 
 def _parity(report: Report) -> str:
     """How far two forms of one model are apart."""
-    rows = [[row.a, row.b, f"{row.max_abs:.2g}", f"{row.agreement:.2%}", str(row.n)] for row in report.parity]
-    return table(["this", "that", "largest difference of a logit", "same label", "n"], rows)
+    rows = [
+        [row.a, row.b, "-" if row.max_abs is None else f"{row.max_abs:.2g}", f"{row.agreement:.2%}", str(row.n)]
+        for row in report.parity
+    ]
+    return table(["this", "that", "largest difference of a logit", "same answer", "n"], rows)
 
 
 def _environment(report: Report) -> str:

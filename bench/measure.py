@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.candidates import Candidate, from_folder, size
-from bench.grid import latency_rows
+from bench.candidates import Candidate, from_folder, kind_of, size
+from bench.grid import latency_rows, lengths_of
 from bench.markdown import markdown
 from bench.memory import measure_memory
 from bench.notes import notes
 from bench.page import page
 from bench.plots import write_png
-from bench.quality import Answers, answer, parity_rows, quality_rows, texts_of
+from bench.quality import origins
+from bench.tasks import KINDS, Answers, Kind
 from distill.data import Dataset
 from distill.environment import cores, environment
 from distill.errors import DataError
@@ -26,6 +27,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being measured, how many of its parts are done, and how many there are."""
 
 MEMORY_BATCH = 1
+MEMORY_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,23 @@ def measure(
         DataError: no candidates, two of one name, or models trained for other labels than the data has.
         CheckpointError, BundleError, RunError: a candidate cannot be loaded.
     """
-    _check(candidates)
+    kind = _kind(candidates, dataset)
     plan = plan or Plan()
-    texts = texts_of(dataset.splits[plan.split]) if dataset else []
-    answers = _answers(candidates, dataset, texts, progress) if dataset and plan.quality else []
-    memory = _memory(candidates, min(settings.lengths), progress) if plan.memory else []
+    texts = kind.texts_of(dataset.splits[plan.split]) if dataset else []
+    answers = _answers(kind, candidates, dataset, texts, settings, progress) if dataset and plan.quality else []
+    length = min(lengths_of(settings, kind), default=MEMORY_LENGTH)
+    memory = _memory(candidates, length, progress) if plan.memory else []
     latency, skipped = latency_rows(candidates, settings, texts, seed, progress) if plan.latency else ([], [])
     report = Report(
         name=name,
         environment=environment(max((row.threads for row in latency), default=cores())),
-        quality=tuple(quality_rows(answers, dataset, plan.split, seed)) if dataset and answers else (),
+        quality=tuple(kind.quality_rows(answers, dataset, plan.split, seed)) if dataset and answers else (),
         latency=tuple(latency),
         size=tuple(size(candidate) for candidate in candidates),
         memory=tuple(memory),
-        parity=tuple(parity_rows(answers)),
+        parity=tuple(kind.parity(source, own) for source, own in origins(answers)),
     )
-    return replace(report, notes=(*notes(report, dataset, plan.split), *skipped))
+    return replace(report, notes=(*notes(report, kind, dataset, plan.split), *skipped))
 
 
 def measure_folders(
@@ -105,22 +108,36 @@ def write_all(report: Report, folder: Path) -> None:
         write_text(folder / "pareto.html", page(report))
 
 
-def _check(candidates: Sequence[Candidate]) -> None:
-    """Refuse what cannot be told apart in a report."""
+def _kind(candidates: Sequence[Candidate], dataset: Dataset | None) -> Kind:
+    """The kind of task; refuses what cannot be told apart in a report, and models of different kinds.
+
+    Raises:
+        DataError: saying what was expected.
+    """
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         raise DataError("expected models with different names", [f"{name}: twice" for name in twice] or ["none given"])
+    wanted = dataset.task.kind if dataset else kind_of(candidates[0])
+    strange = [f"{each.name}: {kind_of(each)}" for each in candidates if kind_of(each) != wanted]
+    if strange:
+        raise DataError(f"expected models for {wanted}", strange)
+    return KINDS[wanted]
 
 
 def _answers(
-    candidates: Sequence[Candidate], dataset: Dataset, texts: Sequence[Text], progress: Progress
+    kind: Kind,
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    texts: Sequence[Text],
+    settings: BenchRecipe,
+    progress: Progress,
 ) -> list[Answers]:
     """Every candidate's answers to the texts."""
     answers = []
     for done, candidate in enumerate(candidates):
         progress("quality", done, len(candidates))
-        answers.append(answer(candidate, dataset.task, texts, threads=cores()))
+        answers.append(kind.answer(candidate, dataset.task, texts, cores(), settings.beams[0]))
     progress("quality", len(candidates), len(candidates))
     return answers
 

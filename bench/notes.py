@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 from bench.quality import BATCH_SIZE
+from bench.tasks import Kind
+from bench.words import WARNING
 from distill.data import Dataset
-from distill.metrics import examples_needed, majority_baseline
-from distill.report import Quality, Report
+from distill.report import Report
 
-WARNING = "WARNING: "
 FEW_RUNS = 100
 
 
-def notes(report: Report, dataset: Dataset | None, split: str) -> tuple[str, ...]:
+def notes(report: Report, kind: Kind, dataset: Dataset | None, split: str) -> tuple[str, ...]:
     """Everything that somebody who quotes this report should know."""
-    found = [*(_data_notes(report, dataset, split) if dataset else []), *_machine(report), *_method(report)]
+    said = [WARNING + text for text in dataset.warnings] if dataset else []
+    if dataset and report.quality:
+        said += kind.notes(report.quality, dataset, split)
+    found = [*said, *_machine(report), *_method(report, kind)]
     return tuple(sorted(dict.fromkeys(found), key=lambda note: not note.startswith(WARNING)))
-
-
-def _data_notes(report: Report, dataset: Dataset, split: str) -> list[str]:
-    """What the data say about the scores."""
-    warnings = [WARNING + text for text in dataset.warnings]
-    if not report.quality:
-        return warnings
-    baseline = majority_baseline(
-        dataset.splits["train"].labels, dataset.splits[split].labels, dataset.task.metric, dataset.task.num_labels
-    )
-    said = f"always answering the commonest training label scores {baseline:.3f} ({dataset.task.metric}, {split})"
-    return [*_below(report.quality, baseline), *warnings, said, *_resolution(report.quality)]
-
-
-def _below(rows: tuple[Quality, ...], baseline: float) -> list[str]:
-    """A warning for each model that has not shown that it learned anything."""
-    found = []
-    for row in rows:
-        what = f"{WARNING}{row.model} ({row.runtime} {row.precision}) scores {row.value:.3f}"
-        if row.value <= baseline:
-            found.append(
-                f"{what}, no more than always answering the commonest label ({baseline:.3f}): it learned nothing"
-            )
-        elif row.low <= baseline:
-            found.append(f"{what}, not shown to be above always answering the commonest label ({baseline:.3f})")
-    return found
-
-
-def _resolution(rows: tuple[Quality, ...]) -> list[str]:
-    """How many examples it would take to see a difference of one point."""
-    flipped = max((row.flipped / row.n for row in rows if row.flipped), default=0.0)
-    needed = examples_needed(flipped, 0.01)
-    if not flipped or needed <= rows[0].n:
-        return []
-    return [
-        f"{rows[0].n} examples cannot tell apart models that differ by one point: with {flipped:.1%} of the labels "
-        f"flipped that takes about {needed:,}"
-    ]
 
 
 def _machine(report: Report) -> list[str]:
@@ -69,7 +34,7 @@ def _machine(report: Report) -> list[str]:
     return found
 
 
-def _method(report: Report) -> list[str]:
+def _method(report: Report, kind: Kind) -> list[str]:
     """How the numbers were made."""
     found = []
     if any(row.method == "dynamic" for row in report.quality):
@@ -77,19 +42,18 @@ def _method(report: Report) -> list[str]:
             f"dynamic int8 answers depend a little on what else is in a batch; scored in batches of {BATCH_SIZE}"
         )
     if report.latency:
-        found += _timing(report)
+        found += _timing(report, kind)
     if report.memory:
         found.append("memory is the peak of a fresh process, Python and libraries included; load time is one load")
     return found
 
 
-def _timing(report: Report) -> list[str]:
+def _timing(report: Report, kind: Kind) -> list[str]:
     """How the times were taken."""
     found = [
         "all models of a cell were timed in turns, in changing order, in one process, after a warm-up; intervals are "
         "over rounds of this one process, and another process may lie a few percent beside them",
-        "batches are fixed, made of real token ids without padding; `text` rows answer one real text a run, tokenizer "
-        "included",
+        kind.timing,
     ]
     if any(row.threads > 1 for row in report.latency):
         found.append(

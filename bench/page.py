@@ -1,4 +1,4 @@
-"""The quality-latency picture as one HTML file: inline SVG, no scripts, nothing fetched, readable without colour."""
+"""The quality-speed picture as one HTML file: inline SVG, no scripts, nothing fetched, readable without colour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from html import escape
 from bench.compare import quality_word
 from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
 from bench.pareto import Point, frontier, points
-from bench.words import axis_titles, colour, megabytes, ms, picture_note, tick
+from bench.words import (
+    axis_titles,
+    colour,
+    megabytes,
+    ms,
+    ms_text,
+    picture_note,
+    picture_title,
+    quality_text,
+    tick,
+    words_a_second,
+)
 from bench.words import points as points_text
 from distill.errors import DataError
 from distill.report import Report
@@ -35,6 +46,7 @@ HEAD = (
     "so it is",
     "p50 ms [95 %]",
     "p95",
+    "words a second [95 %]",
     "speedup [95 %]",
     "MB",
     "peak MB",
@@ -65,7 +77,7 @@ def page(report: Report) -> str:
         raise DataError("expected a model with quality, latency and size to draw, found none")
     machine = str(report.environment.get("cpu", "unknown processor"))
     return PAGE.format(
-        title=escape(f"{report.name}: quality against latency"),
+        title=escape(picture_title(report)),
         style=STYLE,
         caption=escape(f"{machine}. {picture_note()}"),
         picture=_svg(report, found),
@@ -78,13 +90,13 @@ def _svg(report: Report, found: Sequence[Point]) -> str:
     """The picture."""
     layout = arrange(found)
     best = " ".join(
-        f"{layout.x.place(p.latency.value):.1f},{layout.y.place(p.quality.value):.1f}" for p in frontier(found)
+        f"{layout.x.place(p.speed.value):.1f},{layout.y.place(p.quality.value):.1f}" for p in frontier(found)
     )
     line = f'<polyline class="best" points="{best}" fill="none" stroke-dasharray="4 4"/>'
     marks = "\n".join(_mark(layout, mark) for mark in layout.marks)
     box = f"0 {TOP - 20} {WIDTH} {HEIGHT - TOP - 10}"
     parts = "\n".join([_axes(layout, report), line, marks])
-    return f'<svg viewBox="{box}" role="img" aria-label="quality against latency">\n{parts}\n</svg>'
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(picture_title(report))}">\n{parts}\n</svg>'
 
 
 def _axes(layout: Layout, report: Report) -> str:
@@ -94,7 +106,7 @@ def _axes(layout: Layout, report: Report) -> str:
     lines = [_line(layout.x.place(v), TOP, layout.x.place(v), BOTTOM) for v in layout.x.ticks()]
     lines += [_line(LEFT, layout.y.place(v), RIGHT, layout.y.place(v)) for v in layout.y.ticks()]
     texts = [_text(layout.x.place(v), BOTTOM + 20, tick(v), "faint") for v in layout.x.ticks()]
-    texts += [_text(LEFT - 10, layout.y.place(v) + 4, f"{v:.3f}".rstrip("0"), "faint", "end") for v in layout.y.ticks()]
+    texts += [_text(LEFT - 10, layout.y.place(v) + 4, tick(v), "faint", "end") for v in layout.y.ticks()]
     texts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 44, across))
     texts.append(f'<text transform="translate(22 {middle}) rotate(-90)" text-anchor="middle">{escape(up)}</text>')
     return "\n".join(lines + texts)
@@ -113,7 +125,7 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "middle")
 def _mark(layout: Layout, mark: Mark) -> str:
     """A bubble with bars, label, and a title that shows when the pointer rests on it."""
     point, paint = mark.point, colour(mark.point.runtime, mark.point.precision)
-    left, right = layout.x.place(point.latency.low), layout.x.place(point.latency.high)
+    left, right = layout.x.place(point.speed.low), layout.x.place(point.speed.high)
     top, bottom = layout.y.place(point.quality.high), layout.y.place(point.quality.low)
     name, size = label_lines(point)
     bars = f"M{left:.1f} {mark.y:.1f}H{right:.1f}M{mark.x:.1f} {top:.1f}V{bottom:.1f}"
@@ -135,13 +147,15 @@ def _circle(mark: Mark, radius: float, paint: str) -> str:
 
 def _title(point: Point) -> str:
     """All of a point's numbers, a line each."""
-    row, time, quality = point.latency_row, point.latency, point.quality
+    row, quality = point.latency_row, point.quality_row
     lines = [
         point.name,
-        f"{point.quality_row.metric} {quality.value:.4f} [{quality.low:.4f}, {quality.high:.4f}]",
-        f"{ms(time.value)} ms [{ms(time.low)}, {ms(time.high)}]",
+        f"{quality.metric} {quality_text(quality)}",
+        f"{ms_text(row)} ms",
         f"{megabytes(point.bytes)} MB",
     ]
+    if words := words_a_second(row):
+        lines.append(f"{words} words a second")
     if row.speedup is not None:
         lines.append(f"{row.speedup:.2f} times the speed of {row.baseline}")
     return "\n".join(lines)
@@ -160,11 +174,12 @@ def _row(point: Point, peaks: Mapping[tuple[object, ...], int]) -> str:
     """One model."""
     row, quality = point.latency_row, point.quality_row
     cells = [
-        f"{quality.value:.4f} [{quality.low:.4f}, {quality.high:.4f}]",
+        quality_text(quality),
         points_text(quality),
         quality_word(quality),
-        f"{ms(row.p50_ms)} [{ms(row.p50_low_ms)}, {ms(row.p50_high_ms)}]",
+        ms_text(row),
         ms(row.p95_ms),
+        words_a_second(row) or "-",
         "" if row.speedup is None else f"{row.speedup:.2f} [{row.speedup_low:.2f}, {row.speedup_high:.2f}]",
         megabytes(point.bytes),
         megabytes(peaks.get((row.model, row.runtime, row.precision, row.method))),

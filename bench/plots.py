@@ -1,4 +1,4 @@
-"""The quality-latency picture as a PNG: bubbles as large as their files, bars for both 95 % intervals."""
+"""The quality-speed picture as a PNG: bubbles as large as their files, bars for both 95 % intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
 from bench.pareto import frontier, points
-from bench.words import axis_titles, colour, picture_note, tick
+from bench.words import axis_titles, colour, picture_note, picture_title, tick
 from distill.errors import DataError
 from distill.report import Report
 
@@ -36,7 +36,7 @@ def write_png(report: Report, path: Path) -> None:
     axes.set_ylim(HEIGHT, 0)
     layout = arrange(found)
     _draw_axes(axes, layout, report)
-    best = [(layout.x.place(p.latency.value), layout.y.place(p.quality.value)) for p in frontier(found)]
+    best = [(layout.x.place(p.speed.value), layout.y.place(p.quality.value)) for p in frontier(found)]
     axes.plot([x for x, _ in best], [y for _, y in best], color=FAINT, linewidth=1, linestyle=(0, (4, 4)), zorder=2)
     for mark in layout.marks:
         _draw_mark(axes, layout, mark)
@@ -53,10 +53,10 @@ def _draw_axes(axes: Any, layout: Layout, report: Report) -> None:
     for value in layout.y.ticks():
         y = layout.y.place(value)
         axes.plot([LEFT, RIGHT], [y, y], color=GRID, linewidth=0.8, zorder=0)
-        _text(axes, LEFT - 10, y, f"{value:.3f}".rstrip("0"), FAINT, align="right")
+        _text(axes, LEFT - 10, y, tick(value), FAINT, align="right")
     _text(axes, (LEFT + RIGHT) / 2, BOTTOM + 40, across, INK)
     _text(axes, 22, (TOP + BOTTOM) / 2, up, INK, rotation=90)
-    _text(axes, LEFT, 28, f"{report.name}: quality against latency", INK, align="left", size=16)
+    _text(axes, LEFT, 28, picture_title(report), INK, align="left", size=16)
     _text(axes, LEFT, 54, picture_note(), FAINT, align="left")
     _text(axes, LEFT, HEIGHT - 16, str(report.environment.get("cpu", "")), FAINT, align="left", size=10)
 
@@ -64,7 +64,7 @@ def _draw_axes(axes: Any, layout: Layout, report: Report) -> None:
 def _draw_mark(axes: Any, layout: Layout, mark: Mark) -> None:
     """A bubble, its two bars and its label."""
     paint, point = colour(mark.point.runtime, mark.point.precision), mark.point
-    across = [layout.x.place(point.latency.low), layout.x.place(point.latency.high)]
+    across = [layout.x.place(point.speed.low), layout.x.place(point.speed.high)]
     up = [layout.y.place(point.quality.low), layout.y.place(point.quality.high)]
     axes.plot(across, [mark.y, mark.y], color=paint, linewidth=1.4, zorder=3)
     axes.plot([mark.x, mark.x], up, color=paint, linewidth=1.4, alpha=0.55, zorder=3)

@@ -103,8 +103,8 @@ def _first_answer(python: Path, bundle: Path) -> float:
     begin = time.perf_counter()
     answer = _run([str(python), "-c", ANSWER, str(bundle.resolve()), TEXT], python.parent)
     seconds = time.perf_counter() - begin
-    if not answer.startswith("[Prediction("):
-        raise RunError(f"expected a prediction from {bundle}, found {answer[:80]!r}")
+    if not answer.startswith(("[Prediction(", "[Translation(")):
+        raise RunError(f"expected an answer from {bundle}, found {answer[:80]!r}")
     return seconds
 
 

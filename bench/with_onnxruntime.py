@@ -12,10 +12,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bench.backends import Backend, Batch
+from bench.onnx_translator import BundleTranslator
 from distill.errors import BundleError
 from distill.task import Task
 from export.providers import check_running, execution_providers
-from export.runtime import Predictor, load_classifier
+from export.runtime import Model, Predictor, Translator, load
 from export.texts import Text
 
 
@@ -50,19 +51,23 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
         BundleError: the bundle cannot be loaded, or has another precision.
         ProviderError: the execution provider is missing or did not start.
     """
-    predictor = load_classifier(folder, threads=threads, provider=device)
-    if predictor.bundle.precision.partition("-")[0] != precision:
-        raise BundleError(f"{folder}: expected a bundle in {precision}, found {predictor.bundle.precision}")
-    yield BundleBackend(predictor if threads == 1 else _without_spinning(predictor, threads))
+    model = load(folder, threads=threads, provider=device)
+    if model.bundle.precision.partition("-")[0] != precision:
+        raise BundleError(f"{folder}: expected a bundle in {precision}, found {model.bundle.precision}")
+    model = model if threads == 1 else _without_spinning(model, threads)
+    yield BundleTranslator(model) if isinstance(model, Translator) else BundleBackend(model)
 
 
-def _without_spinning(predictor: Predictor, threads: int) -> Predictor:
-    """The same predictor on a session whose threads sleep when it has nothing to do."""
+def _without_spinning(model: Model, threads: int) -> Model:
+    """The same model on a session whose threads sleep when it has nothing to do."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = not isinstance(model, Translator)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = execution_providers(predictor.provider, ort.get_available_providers())
-    onnx = ort.InferenceSession(predictor.bundle.model_path.read_bytes(), options, providers=providers)
-    check_running(predictor.provider, onnx.get_providers())
-    return replace(predictor, session=replace(predictor.session, onnx=onnx))
+    providers = execution_providers(model.provider, ort.get_available_providers())
+    onnx = ort.InferenceSession(model.bundle.model_path.read_bytes(), options, providers=providers)
+    check_running(model.provider, onnx.get_providers())
+    if isinstance(model, Translator):
+        return replace(model, engine=replace(model.engine, onnx=onnx))
+    return replace(model, session=replace(model.session, onnx=onnx))

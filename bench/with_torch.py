@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from bench.backends import Backend, Batch
+from bench.torch_translator import open_torch_translator
 from distill.checkpoint import load_model, load_tokenizer, open_checkpoint
 from distill.errors import CheckpointError, ProviderError
 from distill.task import Task
@@ -72,12 +73,17 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        model = load_model(folder).to(device)
-        # DistilBERT, for one, takes no segments
-        inputs = tuple(name for name in INPUTS if name in signature(model.forward).parameters)
-        yield TorchBackend(task, model, load_tokenizer(folder), inputs, device)
+        yield open_torch_translator(folder, task, device) if task.kind == "translation" else _open(folder, task, device)
     finally:
         torch.set_num_threads(before)
+
+
+def _open(folder: Path, task: Task, device: str) -> TorchBackend:
+    """A checkpoint of an encoder with labels."""
+    model = load_model(folder).to(device)
+    # DistilBERT, for one, takes no segments
+    inputs = tuple(name for name in INPUTS if name in signature(model.forward).parameters)
+    return TorchBackend(task, model, load_tokenizer(folder), inputs, device)
 
 
 def _check(precision: str, device: str) -> None:

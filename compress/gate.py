@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from distill.errors import GateError
-from distill.metrics import Difference, examples_needed, paired_difference
+from distill.metrics import Difference, examples_needed
 from distill.recipe import QuantizeRecipe
+from distill.task import highest
 
 State = Literal["passed", "undecided", "rejected"]
 STATES: tuple[State, ...] = ("rejected", "undecided", "passed")
@@ -20,6 +21,24 @@ RULE_OF_THREE = 3.0
 
 ROUNDING = 1e-9
 """1.00 - 0.99 is a little more than 0.01 in binary; a limit that is met exactly is met."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be lost: points of the metric in its own unit, and answers that depend on the rest of their batch."""
+
+    max_drop: float
+    margin: float
+    max_flips: float
+
+
+DEFAULTS: Mapping[str, Limits] = MappingProxyType(
+    {
+        "classification": Limits(0.01, 0.02, 0.02),
+        "translation": Limits(0.3, 0.7, 1.0),  # another word for the same thing is no fault: they are counted only
+    }
+)
+"""For each kind of task: one point of accuracy that may be three, 0.3 BLEU that may be 1."""
 
 
 @dataclass(frozen=True)
@@ -49,57 +68,52 @@ class Verdict:
         }
 
 
-def decide(
-    gold: ArrayLike,
-    reference: ArrayLike,
-    candidate: ArrayLike,
-    settings: QuantizeRecipe,
-    *,
-    metric: str,
-    num_labels: int,
-    batch_flips: float = 0.0,
-) -> Verdict:
-    """Compare two models' labels `(n,)` on the same examples; `batch_flips` is a share of labels.
+def limits(settings: QuantizeRecipe, kind: str) -> Limits:
+    """What a recipe allows for a kind of task; what it leaves out is as that kind has it."""
+    given = {name: getattr(settings, name) for name in DEFAULTS[kind].__dataclass_fields__}
+    return replace(DEFAULTS[kind], **{name: value for name, value in given.items() if value is not None})
 
-    Raises:
-        DataError: no examples, or labels that do not fit.
-    """
-    drop = paired_difference(metric, gold, reference, candidate, num_labels)
-    upper = max(drop.high, RULE_OF_THREE / drop.n)
-    too_much = [*_lost(drop, settings), *_flips(batch_flips, settings)]
-    unclear = _unclear(drop, upper, settings)
+
+def decide(drop: Difference, allowed: Limits, batch_flips: float = 0.0) -> Verdict:
+    """Judge what a candidate loses; `batch_flips` is the share of its answers that depend on the rest of the batch."""
+    upper = max(drop.high, _unseen(drop))
+    too_much = [*_lost(drop, allowed), *_flips(batch_flips, allowed)]
+    unclear = _unclear(drop, upper, allowed)
     state: State = "rejected" if too_much else "undecided" if unclear else "passed"
     return Verdict(state, drop, upper, batch_flips, tuple(too_much or unclear))
 
 
-def _lost(drop: Difference, settings: QuantizeRecipe) -> list[str]:
+def _unseen(drop: Difference) -> float:
+    """What may be lost to faults that none of the examples shows."""
+    return highest(drop.metric) * RULE_OF_THREE / drop.n
+
+
+def _lost(drop: Difference, allowed: Limits) -> list[str]:
     """Why the loss itself is too large."""
-    if drop.value <= settings.max_drop + ROUNDING:
+    if drop.value <= allowed.max_drop + ROUNDING:
         return []
     interval = f"95 % interval {drop.low:+.4f} to {drop.high:+.4f}, n={drop.n}"
-    over = drop.value - settings.max_drop
-    return [
-        f"{drop.metric} drops by {drop.value:.4f} ({interval}): {over:.4f} more than max_drop {settings.max_drop:g}"
-    ]
+    over = drop.value - allowed.max_drop
+    return [f"{drop.metric} drops by {drop.value:.4f} ({interval}): {over:.4f} more than max_drop {allowed.max_drop:g}"]
 
 
-def _flips(share: float, settings: QuantizeRecipe) -> list[str]:
+def _flips(share: float, allowed: Limits) -> list[str]:
     """Why the answers depend too much on their batch."""
-    if share <= settings.max_flips:
+    if share <= allowed.max_flips:
         return []
-    return [f"{share:.2%} of the labels depend on the rest of the batch, max_flips is {settings.max_flips:.2%}"]
+    return [f"{share:.2%} of the answers depend on the rest of the batch, max_flips is {allowed.max_flips:.2%}"]
 
 
-def _unclear(drop: Difference, upper: float, settings: QuantizeRecipe) -> list[str]:
+def _unclear(drop: Difference, upper: float, allowed: Limits) -> list[str]:
     """Why n is too small to tell."""
-    bound = settings.max_drop + settings.margin
+    bound = allowed.max_drop + allowed.margin
     if upper <= bound + ROUNDING:
         return []
     needed = needed_examples(drop, bound)
     return [
         f"undecided: n={drop.n}, need about {needed}; {drop.metric} drops by {drop.value:.4f} "
-        f"(95 % interval {drop.low:+.4f} to {upper:+.4f}), allowed are max_drop {settings.max_drop:g} + "
-        f"margin {settings.margin:g}; give more validation rows or widen the margin"
+        f"(95 % interval {drop.low:+.4f} to {upper:+.4f}), allowed are max_drop {allowed.max_drop:g} + "
+        f"margin {allowed.margin:g}; give more validation rows or widen the margin"
     ]
 
 
@@ -108,8 +122,12 @@ def needed_examples(drop: Difference, bound: float) -> int:
 
     A bound of 0, or one that the drop itself has reached, is never met: then the examples for a hundredth of a point.
     """
-    room = max(bound - drop.value, 1e-4)
-    return max(examples_needed(drop.flipped / drop.n, room), int(np.ceil(RULE_OF_THREE / max(bound, 1e-4))))
+    unit = highest(drop.metric)
+    room = max(bound - drop.value, 1e-4 * unit)
+    unseen = int(np.ceil(unit * RULE_OF_THREE / max(bound, 1e-4 * unit)))
+    if unit == 1:
+        return max(examples_needed(drop.flipped / drop.n, room), unseen)
+    return max(int(np.ceil(drop.n * ((drop.high - drop.value) / room) ** 2)), unseen)
 
 
 def require(passed: bool, verdicts: Sequence[tuple[str, Verdict]], kept: str) -> None:

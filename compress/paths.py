@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench.measure import measure_folders
 from compress import steps
-from compress.order import expect_whole
 from compress.quantize import quantize
 from distill.command import Options, load_recipe
 from distill.data import Dataset, read
@@ -41,7 +40,6 @@ def export_folder(source: Path, recipe: Path | None, chosen: Options) -> Bundle:
 def quantize_folder(source: Path, recipe: Path | None, chosen: Options) -> Bundle:
     """Quantize a bundle, or a checkpoint that is exported first, to `-o`."""
     loaded, dataset = _data(recipe, chosen)
-    expect_whole(loaded)
     target, settings = _target(chosen), loaded.quantize or QuantizeRecipe()
     if (source / MANIFEST).exists():
         return quantize(read_bundle(source), target, dataset, settings).bundle
@@ -53,7 +51,6 @@ def quantize_folder(source: Path, recipe: Path | None, chosen: Options) -> Bundl
 def bench_folders(sources: Sequence[Path], recipe: Path | None, chosen: Options) -> Path:
     """Measure folders side by side; the report's folder comes back."""
     loaded, dataset = _data(recipe, chosen)
-    expect_whole(loaded)
     target = _target(chosen)
     measure_folders(loaded.name, sources, loaded.bench, target, dataset, seed=loaded.seed)
     return target

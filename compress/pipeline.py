@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from compress import steps
-from compress.order import expect_whole
 from distill import run
 from distill.errors import GateError, RecipeError, RunError
 from distill.recipe import Recipe
@@ -29,7 +28,6 @@ class Stage:
 
 def stages(recipe: Recipe) -> list[Stage]:
     """What the recipe asks for, in order."""
-    expect_whole(recipe)
     last = "pruned" if recipe.prune else "student"
     found = [Stage(folder, *STEPS[name]) for folder, name in _LEARNING]
     if recipe.prune is not None:

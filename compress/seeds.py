@@ -19,12 +19,12 @@ from scipy.stats import t as student_t
 
 from bench.candidates import from_folder
 from bench.markdown import table
-from bench.quality import answer, texts_of
+from bench.tasks.classification import answer, texts_of
 from compress import steps
 from distill import files, run
 from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.environment import cores
-from distill.errors import GateError
+from distill.errors import GateError, RecipeError
 from distill.metrics import compute
 from distill.progress import Bars
 from distill.recipe import Recipe
@@ -131,7 +131,13 @@ def markdown(rows: Sequence[Mean]) -> str:
 
 
 def repeat(path: Path, recipe: Recipe, seeds: Sequence[int], folder: Path, report: Any) -> list[Mean]:
-    """Run every seed below `folder`, and write `seeds.json` and `seeds.md` there."""
+    """Run every seed below `folder`, and write `seeds.json` and `seeds.md` there.
+
+    Raises:
+        RecipeError: the recipe translates.
+    """
+    if recipe.task.kind != "classification":
+        raise RecipeError(f"seeds are compared for classification alone, not for {recipe.task.kind}; run each seed")
     scores: Scores = {}
     n = 0
     for seed in seeds:

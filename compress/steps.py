@@ -13,10 +13,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from bench.candidates import CHECKPOINTS, run_candidates
+from bench.grid import lengths_of
 from bench.measure import measure, write_all
-from compress.order import expect_whole
+from bench.tasks import KINDS
 from compress.prune import Batch, importance, prune
-from compress.quantize import quantize
+from compress.quantize import quantize, resolved
 from distill import run, signals
 from distill.batches import collate, encode
 from distill.checkpoint import load_model, load_tokenizer, save
@@ -110,9 +111,8 @@ def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
 
 def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
     """The step that makes the int8 `bundle/`."""
-    expect_whole(opened.recipe)
     inputs = {"fp32": run.output_sum(opened.made("fp32", "compress export"))}
-    return opened.step("quantize", "bundle", recipe.model_dump(mode="json"), inputs)
+    return opened.step("quantize", "bundle", resolved(recipe, opened.dataset.task.kind), inputs)
 
 
 def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
@@ -167,10 +167,11 @@ def ship_fp32(opened: Run) -> Manifest:
 
 def bench_step(opened: Run) -> run.Step:
     """The step that makes `report/`."""
-    expect_whole(opened.recipe)
     folders = [name for name in measured(opened) if (opened.folder / name).is_dir()]
     inputs = {name: run.output_sum(opened.made(name, "compress run")) for name in folders}
-    return opened.step("bench", "report", opened.recipe.bench.model_dump(mode="json"), inputs)
+    kind, bench = opened.dataset.task.kind, opened.recipe.bench
+    given = {**settings(bench, kind), "lengths": list(lengths_of(bench, KINDS[kind]))}
+    return opened.step("bench", "report", given, inputs)
 
 
 def measured(opened: Run) -> list[str]:

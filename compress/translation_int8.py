@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.folder import seal_int8, write_parts
 from compress.products import TRANSLATION_PLACES, bytes_by_part, count_products
-from compress.quantize import seal_int8, write_parts
 from distill.files import new_folder
 from export.bundle import Bundle, read_bundle
 from export.seq2seq.build import build

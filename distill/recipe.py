@@ -19,7 +19,7 @@ from distill.recipe_learning import (
     TrainingRecipe,
     VocabularyRecipe,
 )
-from distill.sections import CLASSIFICATION, TRANSLATION, Different, Fraction, Positive, Section, foreign
+from distill.sections import CLASSIFICATION, TRANSLATION, Different, Positive, Section, foreign
 
 __all__ = [
     "BenchRecipe",
@@ -43,6 +43,9 @@ __all__ = [
 ]
 
 
+Beams = Annotated[int, Field(ge=1, le=64)]
+
+
 class ExportRecipe(Section):
     """The fp32 ONNX graph."""
 
@@ -53,13 +56,33 @@ class ExportRecipe(Section):
 class QuantizeRecipe(Section):
     """int8, and the gate it has to pass on the validation split."""
 
-    methods: Annotated[tuple[Literal["dynamic", "static"], ...], Different] = Field(
-        ("dynamic", "static"), min_length=1, description="what is tried, the preferred one first"
+    methods: Annotated[tuple[Literal["dynamic", "static"], ...], Different] | None = Field(
+        None,
+        min_length=1,
+        description="what is tried, the preferred one first; left out: dynamic and static, for translation dynamic, "
+        "which is all there is",
     )
-    calibration_examples: Positive = Field(256, description="training rows that set the ranges of static int8")
-    max_drop: Fraction = Field(0.01, description="largest loss of the metric against fp32")
-    margin: Fraction = Field(0.02, description="how far the 95 % interval of that loss may reach beyond max_drop")
-    max_flips: Fraction = Field(0.02, description="largest share of labels that depend on the rest of the batch")
+    calibration_examples: Positive = Field(
+        256, description="training rows that set the ranges of static int8", json_schema_extra=CLASSIFICATION
+    )
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        description="largest loss of the metric against fp32, in its own unit; left out: 0.01, for translation 0.3",
+    )
+    margin: float | None = Field(
+        None,
+        ge=0,
+        description="how far the 95 % interval of that loss may reach beyond max_drop; left out: 0.02, for translation "
+        "0.7",
+    )
+    max_flips: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="largest share of answers that depend on the rest of the batch; left out: 0.02, for translation 1, "
+        "which only counts them",
+    )
 
 
 class BenchRecipe(Section):
@@ -68,7 +91,17 @@ class BenchRecipe(Section):
     batch_sizes: Annotated[tuple[Positive, ...], Different] = Field(
         (1, 8, 32), min_length=1, description="rows a batch"
     )
-    lengths: Annotated[tuple[Positive, ...], Different] = Field((16, 64, 128), min_length=1, description="tokens a row")
+    lengths: Annotated[tuple[Positive, ...], Different] | None = Field(
+        None,
+        min_length=1,
+        description="tokens a row; left out: 16, 64 and 128, for translation none but those of real sentences",
+    )
+    beams: Annotated[tuple[Beams, ...], Different] = Field(
+        (1,),
+        min_length=1,
+        description="widths of the beam search, 1 is greedy; quality is that of the first",
+        json_schema_extra=TRANSLATION,
+    )
     threads: Annotated[tuple[Positive | Literal["all"], ...], Different] = Field(
         (1, "all"), min_length=1, description="processor threads"
     )
@@ -114,6 +147,15 @@ class Recipe(Section):
             raise ValueError(f"these keys do not go with task.kind {self.task.kind}: {', '.join(strange)}")
         if self.task.kind == "classification" and isinstance(self.student.config, dict):
             raise ValueError("student.config: expected the path of a config.json")
+        return self
+
+    @model_validator(mode="after")
+    def _int8_of_this_kind(self) -> Recipe:
+        gate = self.quantize or QuantizeRecipe()
+        if self.task.kind == "translation" and "static" in (gate.methods or ()):
+            raise ValueError("quantize.methods: translation has dynamic int8 alone")
+        if self.task.kind == "classification" and max(gate.max_drop or 0, gate.margin or 0) >= 1:
+            raise ValueError("quantize: max_drop and margin are shares here, one point is 0.01; expected less than 1")
         return self
 
 

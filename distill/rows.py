@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Quality:
-    """One model's score on one split; the difference is to the `baseline` model on the same examples."""
+    """One model's score on one split; the difference is to the `baseline` model on the same examples.
+
+    For translations, `beams` is the width of the search, and `stopped` counts those that only the length limit ended.
+    """
 
     model: str
     runtime: str
@@ -29,12 +32,14 @@ class Quality:
     difference_high: float | None = None
     flipped: int | None = None
     difference_signature: str | None = None
+    beams: int | None = None
+    stopped: int | None = None
     reason: str | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """What tells this row from others."""
-        return self.model, self.runtime, self.precision, self.method, self.split, self.metric
+        return self.model, self.runtime, self.precision, self.method, self.split, self.metric, self.beams
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class Latency:
     `speedup` is the baseline's median time over this one's, paired by round. `length` counts tokens; for "text" it is
     the mean length of the texts. `others_cores` is how many cores other processes took meanwhile; where that was too
     much to judge by these times, `reason` says so.
+
+    A translation model writes `new_tokens` a sentence, as many as `length` where `work` is "ids", and otherwise what it
+    itself finds right: so words and tokens a second (the medians of the rounds) say more than times do.
     """
 
     model: str
@@ -67,12 +75,18 @@ class Latency:
     speedup_low: float | None = None
     speedup_high: float | None = None
     others_cores: float | None = None
+    beams: int | None = None
+    new_tokens: float | None = None
+    tokens_per_second: float | None = None
+    words_per_second: float | None = None
+    words_per_second_low: float | None = None
+    words_per_second_high: float | None = None
     reason: str | None = None
 
     @property
     def cell(self) -> tuple[object, ...]:
         """What was asked of each model that was measured together with this one."""
-        return self.work, self.device, self.threads, self.batch, self.length
+        return self.work, self.device, self.threads, self.batch, self.length, self.beams
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -126,13 +140,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two forms of one model are apart: the largest difference of a logit, and how often labels agree."""
+    """How often two forms of one model answer alike; `max_abs` is the largest difference of a logit, for labels."""
 
     a: str
     b: str
-    max_abs: float
     agreement: float
     n: int
+    max_abs: float | None = None
     reason: str | None = None
 
     @property

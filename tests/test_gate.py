@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.gate import RULE_OF_THREE, decide, needed_examples, require
+from compress.gate import RULE_OF_THREE, Limits, Verdict, decide, limits, needed_examples, require
 from distill.errors import DataError, GateError
-from distill.metrics import paired_difference
+from distill.metrics import Difference, paired_difference
 from distill.recipe import QuantizeRecipe
 
-SETTINGS = QuantizeRecipe(max_drop=0.01, margin=0.02, max_flips=0.02)
+SETTINGS = Limits(max_drop=0.01, margin=0.02, max_flips=0.02)
 
 
 def labels(n: int, lost: int = 0, gained: int = 0):
@@ -23,6 +23,10 @@ def labels(n: int, lost: int = 0, gained: int = 0):
     int8 = gold.copy()
     int8[gained : gained + lost] = 1
     return gold, fp32, int8
+
+
+def judged(gold, fp32, int8, metric: str = "accuracy", batch_flips: float = 0.0) -> Verdict:
+    return decide(paired_difference(metric, gold, fp32, int8, 2), SETTINGS, batch_flips)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +46,13 @@ def labels(n: int, lost: int = 0, gained: int = 0):
     ],
 )
 def test_states(n: int, lost: int, gained: int, flips: float, state: str) -> None:
-    verdict = decide(*labels(n, lost, gained), SETTINGS, metric="accuracy", num_labels=2, batch_flips=flips)
+    verdict = judged(*labels(n, lost, gained), batch_flips=flips)
     assert verdict.state == state
     assert bool(verdict.reasons) == (state != "passed")
 
 
 def test_a_rejection_says_by_how_much_with_interval_and_n() -> None:
-    verdict = decide(*labels(500, 30), SETTINGS, metric="accuracy", num_labels=2)
+    verdict = judged(*labels(500, 30))
     (reason,) = verdict.reasons
     assert "accuracy drops by 0.0600" in reason
     assert "95 % interval" in reason
@@ -57,50 +61,45 @@ def test_a_rejection_says_by_how_much_with_interval_and_n() -> None:
 
 
 def test_undecided_says_how_many_examples_would_do() -> None:
-    verdict = decide(*labels(200, 12, 12), SETTINGS, metric="accuracy", num_labels=2)
+    verdict = judged(*labels(200, 12, 12))
     # 12 % flipped, 0.03 of room: 0.12 * (1.96 / 0.03)^2 = 512.2
     assert verdict.reasons[0].startswith("undecided: n=200, need about 513;")
 
 
 def test_the_number_asked_for_decides_if_the_rates_stay() -> None:
-    drop = decide(*labels(200, 12, 12), SETTINGS, metric="accuracy", num_labels=2).drop
+    drop = judged(*labels(200, 12, 12)).drop
     needed = needed_examples(drop, 0.03)
     flips = round(0.06 * needed)
-    assert decide(*labels(needed, flips, flips), SETTINGS, metric="accuracy", num_labels=2).upper == pytest.approx(
-        0.03, abs=0.003
-    )
+    assert judged(*labels(needed, flips, flips)).upper == pytest.approx(0.03, abs=0.003)
 
 
 def test_both_reasons_of_a_rejection_are_given() -> None:
-    verdict = decide(*labels(500, 30), SETTINGS, metric="accuracy", num_labels=2, batch_flips=0.5)
+    verdict = judged(*labels(500, 30), batch_flips=0.5)
     assert len(verdict.reasons) == 2
-    assert "50.00% of the labels depend on the rest of the batch" in verdict.reasons[1]
+    assert "50.00% of the answers depend on the rest of the batch" in verdict.reasons[1]
 
 
 def test_macro_f1_is_judged_by_macro_f1() -> None:
     gold, fp32, int8 = labels(1000, 5)
     gold[-3:] = fp32[-3:] = 1  # a rare label that int8 never finds
-    assert decide(gold, fp32, int8, SETTINGS, metric="accuracy", num_labels=2).state == "passed"
-    assert decide(gold, fp32, int8, SETTINGS, metric="macro_f1", num_labels=2).state == "rejected"
+    assert judged(gold, fp32, int8).state == "passed"
+    assert judged(gold, fp32, int8, metric="macro_f1").state == "rejected"
 
 
 def test_no_examples_cannot_be_judged() -> None:
     with pytest.raises(DataError):
-        decide([], [], [], SETTINGS, metric="accuracy", num_labels=2)
+        judged([], [], [])
 
 
 def test_verdicts_are_json_and_ordered() -> None:
-    verdicts = [
-        decide(*labels(n, lost), SETTINGS, metric="accuracy", num_labels=2)
-        for n, lost in ((500, 90), (40, 0), (500, 0))
-    ]
+    verdicts = [judged(*labels(n, lost)) for n, lost in ((500, 90), (40, 0), (500, 0))]
     assert [verdict.rank for verdict in verdicts] == [0, 1, 2]
     assert json.loads(json.dumps(verdicts[0].to_json(), allow_nan=False))["state"] == "rejected"
 
 
 def test_require_names_every_method() -> None:
-    bad = decide(*labels(500, 90), SETTINGS, metric="accuracy", num_labels=2)
-    small = decide(*labels(40), SETTINGS, metric="accuracy", num_labels=2)
+    bad = judged(*labels(500, 90))
+    small = judged(*labels(40))
     with pytest.raises(GateError) as caught:
         require(False, [("dynamic", bad), ("static", small)], "rejected-bundle")
     text = str(caught.value)
@@ -116,7 +115,7 @@ def test_the_state_follows_from_the_figures(n: int, data: st.DataObject) -> None
     lost = data.draw(st.integers(0, n))
     gained = data.draw(st.integers(0, n - lost))
     gold, fp32, int8 = labels(n, lost, gained)
-    verdict = decide(gold, fp32, int8, SETTINGS, metric="accuracy", num_labels=2)
+    verdict = judged(gold, fp32, int8)
     assert verdict.drop.value == pytest.approx((lost - gained) / n)
     assert verdict.drop == paired_difference("accuracy", gold, fp32, int8, 2)
     assert verdict.upper >= RULE_OF_THREE / n
@@ -124,3 +123,36 @@ def test_the_state_follows_from_the_figures(n: int, data: st.DataObject) -> None
         assert verdict.drop.value <= 0.01 + 1e-9
         assert verdict.upper <= 0.03 + 1e-9
     assert (verdict.state == "rejected") == (100 * (lost - gained) > n)
+
+
+def of_bleu(value: float, half: float, n: int = 1000, flipped: int = 300) -> Difference:
+    """A loss of BLEU with an interval of `half` to both sides."""
+    return Difference("bleu", value, value - half, value + half, n, flipped, "s")
+
+
+BLEU = [
+    (of_bleu(0, 0, flipped=0), "passed"),
+    (of_bleu(0.3, 0.7), "passed"),  # both limits are met exactly
+    (of_bleu(0.31, 0.1), "rejected"),
+    (of_bleu(-2, 0.5), "passed"),
+    (of_bleu(0.2, 0.9), "undecided"),
+    (of_bleu(0, 0, n=299, flipped=0), "undecided"),  # 100 * 3 / 299 is more than 1
+    (of_bleu(0, 0, n=300, flipped=0), "passed"),
+]
+
+
+@pytest.mark.parametrize(("drop", "state"), BLEU)
+def test_translation_is_judged_in_points_of_bleu(drop: Difference, state: str) -> None:
+    assert decide(drop, limits(QuantizeRecipe(), "translation"), batch_flips=0.4).state == state
+
+
+def test_how_many_sentences_would_do_by_hand() -> None:
+    assert needed_examples(of_bleu(0.2, 1.6), 1.0) == 4000  # half the width takes four times as many
+    assert needed_examples(of_bleu(0.2, 0.1), 1.0) == 300  # 3 / n of 100 points
+    (reason,) = decide(of_bleu(0.2, 1.6), limits(QuantizeRecipe(), "translation")).reasons
+    assert reason.startswith("undecided: n=1000, need about 4000; bleu drops by 0.2000 (95 % interval -1.4000 to")
+
+
+def test_what_the_recipe_gives_goes_before_what_is_usual() -> None:
+    assert limits(QuantizeRecipe(margin=0, max_flips=0.5), "classification") == Limits(0.01, 0, 0.5)
+    assert limits(QuantizeRecipe(max_drop=2), "translation") == Limits(2, 0.7, 1)

@@ -75,7 +75,7 @@ def test_rows_by_hand() -> None:
     assert (second.speedup, second.speedup_low, second.speedup_high) == (3, 2, 4)
     assert second.baseline == "a onnxruntime fp32"
     assert first.reason is None
-    assert first.cell == ("ids", "cpu", 1, 8, 64)
+    assert first.cell == ("ids", "cpu", 1, 8, 64, None)
 
 
 def test_without_the_baseline_there_is_no_speedup() -> None:

@@ -53,7 +53,7 @@ def example() -> Report:
             Size("bundle", "int8", 17_600_000, "onnxruntime", "static"),
         ),
         memory=(Memory("bundle", 122_400_000, "onnxruntime", "int8", "static", 65_100_000, 136.4),),
-        parity=(Parity("student onnx fp32", "bundle onnx int8 static", 0.063, 0.988, 853),),
+        parity=(Parity("student onnx fp32", "bundle onnx int8 static", 0.988, 853, 0.063),),
         notes=("a note",),
     )
 

@@ -12,6 +12,7 @@ from conftest import toy_rows
 from bench.candidates import Candidate, from_bundle, from_checkpoint, run_candidates
 from bench.measure import Plan, measure, measure_folders, write_all
 from bench.notes import notes
+from bench.tasks import KINDS
 from distill.data import Dataset, Split
 from distill.environment import cores
 from distill.errors import DataError
@@ -166,7 +167,12 @@ BASELINES = [
 
 @pytest.mark.parametrize(("value", "low", "high", "said"), BASELINES)
 def test_a_model_that_learned_nothing_is_named(value: float, low: float, high: float, said: str | None) -> None:
-    found = notes(Report("toy", quality=(replace(ROW, value=value, low=low, high=high),)), dataset(), "test")
+    found = notes(
+        Report("toy", quality=(replace(ROW, value=value, low=low, high=high),)),
+        KINDS["classification"],
+        dataset(),
+        "test",
+    )
     named = [note for note in found if note.startswith("WARNING: student")]
     assert bool(named) == (said is not None)
     assert said is None or said in named[0]
@@ -174,7 +180,12 @@ def test_a_model_that_learned_nothing_is_named(value: float, low: float, high: f
 
 
 def test_too_few_examples_are_named() -> None:
-    found = notes(Report("toy", quality=(ROW, replace(ROW, model="bundle", flipped=3))), dataset(), "test")
+    found = notes(
+        Report("toy", quality=(ROW, replace(ROW, model="bundle", flipped=3))),
+        KINDS["classification"],
+        dataset(),
+        "test",
+    )
     assert any("30 examples cannot tell apart" in note and "about 3,842" in note for note in found)
 
 

@@ -18,7 +18,10 @@ from distill.errors import RunError
 pytestmark = pytest.mark.runtime
 
 
-@pytest.mark.parametrize("folder", [GOLDEN, GOLDEN_INT8])
+TRANSLATION = GOLDEN.parent / "golden-translation"
+
+
+@pytest.mark.parametrize("folder", [GOLDEN, GOLDEN_INT8, TRANSLATION])
 def test_a_bundle_in_a_fresh_process(folder: Path) -> None:
     row = measure_memory(from_bundle("bundle", folder), threads=1, batch=2, length=8)
     assert (row.model, row.runtime, row.threads, row.batch, row.length) == ("bundle", "onnxruntime", 1, 2, 8)

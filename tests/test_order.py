@@ -22,10 +22,9 @@ def test_the_plan_is_what_is_done(change: dict[str, Any]) -> None:
     assert tuple(stage.folder for stage in stages(recipe)) == folders(recipe)
 
 
-def test_translation_is_refused_before_anything_is_trained() -> None:
+def test_translation_has_the_same_order_and_is_not_pruned() -> None:
     recipe = parse({**LEAST, "task": {"kind": "translation"}}, "recipe.yaml")
-    for call in (fresh_plan, stages):
-        with pytest.raises(
-            RecipeError, match="do not know translation yet; what works: distill teach, label and student"
-        ):
-            call(recipe)
+    assert tuple(stage.folder for stage in stages(recipe)) == folders(recipe) == tuple(fresh_plan(recipe))
+    with pytest.raises(RecipeError) as caught:
+        parse({**LEAST, "task": {"kind": "translation"}, "prune": {"heads": 0.5}}, "recipe.yaml")
+    assert "do not go with task.kind translation: prune" in str(caught.value)

@@ -29,7 +29,7 @@ POINT = points(example())[0]
 def at(name: str, latency: float, quality: float, size: int = 10) -> Point:
     """A point with narrow intervals."""
     spans = Interval(latency, 0.95 * latency, 1.05 * latency), Interval(quality, quality - 0.01, quality + 0.01)
-    return replace(POINT, name=name, latency=spans[0], quality=spans[1], bytes=size)
+    return replace(POINT, name=name, speed=spans[0], quality=spans[1], bytes=size)
 
 
 def test_points_have_all_three_numbers() -> None:
@@ -144,7 +144,7 @@ def test_the_page_shows_and_tells_every_model() -> None:
     assert len(titles) == 2
     bundle = next(title for title in titles if title and title.startswith("bundle"))
     assert "accuracy 0.8420 [0.8160, 0.8650]" in bundle
-    assert "4.00 ms [3.90, 4.10]" in bundle
+    assert "4.00 [3.90, 4.10] ms" in bundle
     assert "17.6 MB" in bundle
     assert "5.00 times the speed of teacher torch fp32" in bundle
     table = text[text.index("<table>") :]

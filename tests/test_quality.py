@@ -12,7 +12,8 @@ from conftest import toy_rows
 
 from bench.backends import open_candidate
 from bench.candidates import Candidate, from_bundle, from_checkpoint
-from bench.quality import Answers, answer, parity_rows, quality_rows, texts_of
+from bench.quality import origins
+from bench.tasks.classification import Answers, answer, parity, quality_rows, texts_of
 from distill.data import Dataset, Split
 from distill.errors import CheckpointError, DataError, ProviderError
 from distill.task import Task
@@ -57,7 +58,7 @@ def test_parity_compares_what_was_made_from_what() -> None:
         by_hand("student", "onnxruntime", "fp32", [0, 1, 0, 0], 0.25),
         by_hand("bundle", "onnxruntime", "int8", [0, 1, 0, 1], 0.25),
     ]
-    found = [(row.a, row.b, row.max_abs, row.agreement, row.n) for row in parity_rows(answers)]
+    found = [(row.a, row.b, row.max_abs, row.agreement, row.n) for row in (parity(*pair) for pair in origins(answers))]
     assert found == [
         ("teacher torch", "teacher onnx fp32", 0.5, 1.0, 4),
         ("student torch", "student onnx fp32", 0.25, 1.0, 4),
@@ -68,7 +69,7 @@ def test_parity_compares_what_was_made_from_what() -> None:
 def test_a_checkpoint_and_its_bundle_answer_alike(tiny_checkpoint: Path, bundle: Path) -> None:
     candidates = [from_checkpoint("student", tiny_checkpoint), from_bundle("student", bundle)]
     answers = [answer(candidate, TASK, texts_of(TEST), threads=1) for candidate in candidates]
-    (row,) = parity_rows(answers)
+    (row,) = [parity(*pair) for pair in origins(answers)]
     assert row.max_abs < 1e-4
     assert row.agreement == 1
     rows = quality_rows(answers, DATASET, "test", seed=1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ from conftest import toy_rows
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import int8
-from compress.gate import decide
+from compress.gate import Limits, decide
 from compress.products import Products, bytes_by_part, count_products
-from compress.quantize import Trial, best_trial, calibration_texts, quantize
+from compress.quantize import Trial, best_trial, quantize, resolved
+from compress.tasks.classification import calibration_texts, difference
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.data import Dataset, Split
 from distill.errors import DataError, GateError
 from distill.files import hash_files
-from distill.metrics import score
+from distill.metrics import paired_difference, score
 from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle, read_bundle
@@ -227,8 +229,8 @@ def trial(method: str, wrong: int, max_drop: float = 0.5) -> Trial:
     """A trial that answers the first `wrong` of 200 rows wrongly; fp32 answers all of them."""
     labels = np.array(GOLD)
     labels[:wrong] = 1 - labels[:wrong]
-    settings = QuantizeRecipe(max_drop=max_drop, margin=0.5)
-    verdict = decide(GOLD, GOLD, labels, settings, metric="accuracy", num_labels=2)
+    drop = paired_difference("accuracy", GOLD, GOLD, labels, 2)
+    verdict = decide(drop, Limits(max_drop, 0.5, 0.02))
     return Trial(
         method, Path(), labels, score("accuracy", GOLD, labels, 2), 1 - wrong / 200, verdict, Products(1, 1), {}
     )
@@ -245,4 +247,13 @@ def trial(method: str, wrong: int, max_drop: float = 0.5) -> Trial:
     ],
 )
 def test_a_later_method_has_to_be_better_by_more_than_chance(first: Trial, second: Trial, kept: str) -> None:
-    assert best_trial([first, second], GOLD, TASK).method == kept
+    rows = Split(("",) * len(GOLD), None, GOLD)
+    assert best_trial([first, second], partial(difference, TASK, rows)).method == kept
+
+
+def test_what_is_left_out_follows_the_kind_of_task() -> None:
+    gate = {"max_drop": 0.01, "margin": 0.02, "max_flips": 0.02}
+    expected = {"methods": ["dynamic", "static"], "calibration_examples": 256, **gate}
+    assert resolved(QuantizeRecipe(), "classification") == expected
+    of_translation = {"methods": ["dynamic"], "max_drop": 0.5, "margin": 0.7, "max_flips": 1.0}
+    assert resolved(QuantizeRecipe(max_drop=0.5), "translation") == of_translation

@@ -33,7 +33,7 @@ def test_the_least_recipe(tmp_path: Path) -> None:
     assert (recipe.name, recipe.seed, recipe.format) == ("toy", 42, 1)
     assert (recipe.student.temperature, recipe.student.alpha, recipe.student.layers) == (2.0, 0.5, None)
     assert recipe.prune is None
-    assert recipe.quantize is not None and recipe.quantize.methods == ("dynamic", "static")
+    assert recipe.quantize is not None and recipe.quantize.methods is None
 
 
 def test_what_is_written_back_is_the_same_recipe(tmp_path: Path) -> None:
@@ -238,7 +238,11 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("export: {opset: 9}", "export.opset"),
         ("quantize: {methods: []}", "quantize.methods"),
         ("quantize: {methods: [dynamic, dynamic]}", "quantize.methods"),
+        ("quantize: {max_drop: 1}", "max_drop and margin are shares here"),
         ("bench: {batch_sizes: []}", "bench.batch_sizes"),
+        ("task: {kind: translation}\nquantize: {methods: [static]}", "translation has dynamic int8 alone"),
+        ("task: {kind: translation}\nprune: {heads: 0.5}", "these keys do not go with task.kind translation: prune"),
+        ("bench: {beams: [4]}", "these keys do not go with task.kind classification: bench.beams"),
         ("bench: {min_rounds: 9, max_rounds: 8}", "min_rounds"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from compress.seeds import markdown, mean, repeat, summarise
+from distill.errors import RecipeError
 from distill.files import read_json
 from distill.progress import silent
 from distill.recipe import parse
@@ -47,6 +48,12 @@ def test_a_seed_is_run_with_its_twin(project: Any, tmp_path: Path) -> None:
     runs = [read_json(path / "student" / "run.json") for path in _runs(tmp_path)]
     assert [run["fingerprint"]["settings"]["student"]["alpha"] for run in runs] == [recipe.student.alpha, 0.0]
     assert runs[0]["fingerprint"]["inputs"] == runs[1]["fingerprint"]["inputs"]  # one teacher, asked once
+
+
+def test_translation_is_refused(tmp_path: Path) -> None:
+    least = {"name": "toy", "data": {"source": "a.tsv"}, "teacher": {"model": "m"}, "task": {"kind": "translation"}}
+    with pytest.raises(RecipeError, match="for classification alone, not for translation"):
+        repeat(tmp_path / "toy.yaml", parse(least, "toy"), [1], tmp_path / "seeds", silent)
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -6,13 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx_bytes import reseal
 
@@ -90,46 +89,7 @@ def test_each_kind_has_its_own_door() -> None:
         load_translator(DATA / "golden-bundle")
 
 
-# --- texts ----------------------------------------------------------------------------------------
-
-
-def test_no_texts(model: Translator) -> None:
-    assert model([]) == []
-
-
-@pytest.mark.parametrize("text", ["", " ", "\t\r\n  ", "\u00a0\u3000"])
-def test_nothing_but_white_space_becomes_an_empty_text(model: Translator, text: str) -> None:
-    assert model([text, "gatto"], scores=True) == [Translation("", 0.0, False, False), *model(["gatto"], scores=True)]
-
-
-@pytest.mark.parametrize(
-    "text", ["\ud800", "gatto \udfff", "a\0b", "e" + "\u0301" * 10_000, "\x00\x01", "gatto" * 200_000]
-)
-def test_strange_texts_are_answered(model: Translator, text: str) -> None:
-    [answer] = model([text])
-    assert isinstance(answer.text, str)
-    assert answer.truncated == (len(text) > 1000)
-
-
-@pytest.mark.parametrize("texts", ["gatto", b"gatto", {"gatto": 1}])
-def test_one_text_is_not_a_list(model: Translator, texts: Any) -> None:
-    with pytest.raises(TypeError, match="expected a list of texts"):
-        model(texts)
-
-
-@pytest.mark.parametrize("text", [None, 3, ("gatto", "cane"), ["gatto"]])
-def test_what_is_no_text(model: Translator, text: Any) -> None:
-    with pytest.raises(TypeError, match="text 1: expected str, found"):
-        model(["gatto", text])
-
-
-@given(st.lists(st.sampled_from(TEXTS), max_size=9), st.sampled_from([1, 30, 100, 10_000]), st.sampled_from([1, 3]))
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_batches_do_not_change_answers_nor_their_order(
-    model: Translator, texts: list[str], budget: int, beams: int
-) -> None:
-    alone = {text: model([text], beams=beams)[0].text for text in set(texts)}
-    assert [each.text for each in model(texts, beams=beams, batch_tokens=budget)] == [alone[text] for text in texts]
+# --- batches --------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 100))
@@ -207,20 +167,6 @@ def test_rows_and_sentences_can_leave_and_change_places(model: Translator) -> No
     beams(np.array([3, 4, 5, 6]), np.array([0, 0, 1, 1]))
     found = beams(np.array([7, 7, 8, 8]), np.array([3, 2, 3, 3]), np.array([1]))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-
-
-def test_eight_threads_on_one_translator(model: Translator) -> None:
-    expected, found = [each.text for each in model(TEXTS)], []
-
-    def ask() -> None:
-        found.extend([each.text for each in model(TEXTS)] == expected for _ in range(5))
-
-    workers = [threading.Thread(target=ask) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert found == [True] * 40
 
 
 def test_logits_that_are_no_numbers_are_refused(model: Translator) -> None:

@@ -93,10 +93,11 @@ def _share(model: nn.Module, translator: Translator, batches: Sequence[Batch], r
 def generate(model: nn.Module, ids: Ids, mask: Ids, rules: Decoding) -> list[list[int]]:
     """What `generate` of transformers writes under these rules, without start and end token."""
     scored = {} if rules.beams == 1 else {"length_penalty": rules.length_penalty, "early_stopping": False}
+    device = next(model.parameters()).device
     with torch.inference_mode():
         found = cast(Any, model).generate(
-            input_ids=torch.from_numpy(ids),
-            attention_mask=torch.from_numpy(mask),
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
             do_sample=False,
             num_beams=rules.beams,
             max_length=rules.max_length + 1,
@@ -104,7 +105,7 @@ def generate(model: nn.Module, ids: Ids, mask: Ids, rules: Decoding) -> list[lis
             decoder_start_token_id=rules.start,
             forced_bos_token_id=rules.forced_start,
             forced_eos_token_id=rules.forced_end,
-            bad_words_ids=[[token] for token in rules.suppressed] or None,
+            suppress_tokens=list(rules.suppressed) or None,
             **scored,
         )
     return [_until_end(row[1:], rules) for row in found.tolist()]

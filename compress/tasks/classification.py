@@ -1,0 +1,78 @@
+"""int8 classifiers: dynamic or static, compared by their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bench.tasks.classification import texts_of
+from compress import int8
+from compress.smooth import smooth
+from distill import metrics
+from distill.data import Dataset
+from distill.dataset import Split
+from distill.errors import DataError
+from distill.metrics import Difference, Score
+from distill.recipe import QuantizeRecipe
+from distill.task import Task
+from export.bundle import Bundle
+from export.runtime import load_classifier
+from export.texts import Text
+
+BATCH = 32
+
+Labels = NDArray[np.int64]
+
+
+def makers(
+    graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
+) -> Mapping[str, Callable[[], onnx.ModelProto]]:
+    """How to make each int8 graph, all of the same smoothed one.
+
+    Ranges come from training rows one by one: padding would widen them.
+
+    Raises:
+        DataError: nothing to calibrate on.
+    """
+    predictor = load_classifier(bundle.folder, threads=1)
+    texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
+    batches = [predictor.encode([text]) for text in texts]
+    smoothed = smooth(graph, batches)
+    return {"dynamic": partial(int8.dynamic, smoothed), "static": partial(int8.static, smoothed, batches)}
+
+
+def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
+    """`count` of the texts, evenly spread from the shortest to the longest.
+
+    Raises:
+        DataError: there are none, or all are the same.
+    """
+    by_length = sorted(set(texts), key=lambda text: (len(text) if isinstance(text, str) else sum(map(len, text)), text))
+    if len(by_length) < 2:
+        raise DataError(
+            f"int8 takes its ranges from training texts: expected at least 2 different ones, "
+            f"found {len(by_length)}; give more rows, or quantize: null"
+        )
+    places = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).round().astype(int)
+    return [by_length[place] for place in places]
+
+
+def answers(folder: Path, split: Split, alone: bool) -> Labels:
+    """A bundle's labels `(n,)`, through the runtime that will answer in production; `alone`: one text at a time."""
+    logits = load_classifier(folder).logits(texts_of(split), 1 if alone else BATCH)
+    return np.asarray(logits.argmax(-1), np.int64)
+
+
+def score(task: Task, split: Split, found: Labels) -> Score:
+    """The task's metric of labels."""
+    return metrics.score(task.metric, split.labels, found, task.num_labels)
+
+
+def difference(task: Task, split: Split, a: Labels, b: Labels) -> Difference:
+    """How much better `a` is than `b`."""
+    return metrics.paired_difference(task.metric, split.labels, a, b, task.num_labels)

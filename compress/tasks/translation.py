@@ -1,0 +1,48 @@
+"""int8 translation models: dynamic, compared by the BLEU or chrF of their translations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compress.translation_int8 import quantize_translation
+from distill import text_metrics
+from distill.data import Dataset
+from distill.dataset import Split
+from distill.metrics import Difference, Score
+from distill.recipe import QuantizeRecipe
+from distill.task import Task
+from export.bundle import Bundle
+from export.runtime import load_translator
+from export.tasks.translation import BATCH_TOKENS
+
+Texts = NDArray[Any]
+
+
+def makers(
+    graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
+) -> Mapping[str, Callable[[], onnx.ModelProto]]:
+    """How to make the int8 graph; it takes its ranges from each input as it comes."""
+    return {"dynamic": partial(quantize_translation, graph)}
+
+
+def answers(folder: Path, split: Split, alone: bool) -> Texts:
+    """A bundle's translations `(n,)`, decoded as it is shipped; `alone`: one sentence at a time."""
+    found = load_translator(folder)(split.texts, batch_tokens=1 if alone else BATCH_TOKENS)
+    return np.array([each.text for each in found], dtype=object)
+
+
+def score(task: Task, split: Split, found: Texts) -> Score:
+    """The task's metric of translations."""
+    return text_metrics.score(task.metric, list(found), split.targets or (), task.target_language)
+
+
+def difference(task: Task, split: Split, a: Texts, b: Texts) -> Difference:
+    """How much better `a` is than `b`."""
+    return text_metrics.paired_difference(task.metric, list(a), list(b), split.targets or (), task.target_language)
