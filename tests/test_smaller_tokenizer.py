@@ -86,17 +86,17 @@ def test_any_unigram_with_equal_scores_and_unknown_letters(scores: dict[str, flo
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from("▁abc"), min_size=1, max_size=4).map(" ".join), st.data(), TEXTS)
-def test_any_bpe(letters: str, data: st.DataObject, texts: list[str]) -> None:
-    assume(any(text.strip() for text in texts))
-    merges: list[tuple[str, str]] = []
-    pieces = letters.split()
-    for _ in range(data.draw(st.integers(0, 8))):
-        pair = (data.draw(st.sampled_from(pieces)), data.draw(st.sampled_from(pieces)))
-        if pair not in merges:
-            merges.append(pair)
-            pieces.append("".join(pair))
-    before = bpe(merges, letters, byte_fallback=data.draw(st.booleans()), fuse_unk=data.draw(st.booleans()))
+@given(st.data())
+def test_any_bpe(data: st.DataObject) -> None:
+    pieces, merges = [*"▁abc"], [("a", "b")]
+    for _ in range(data.draw(st.integers(1, 8))):
+        pair = (data.draw(st.sampled_from(pieces[1:])), data.draw(st.sampled_from(pieces)))
+        merges += [] if pair in merges else [pair]
+        pieces.append("".join(pair))
+    words = st.lists(st.sampled_from([*pieces, "d"]), min_size=1, max_size=3).map("".join)
+    texts = data.draw(st.lists(words, min_size=1, max_size=3))
+    assume(any(text.strip("▁") for text in texts))
+    before = bpe(merges, "▁ a b c", byte_fallback=data.draw(st.booleans()), fuse_unk=data.draw(st.booleans()))
     after, ids = shrink_tokenizer(before, texts)
     expect_same(before, after, ids, texts)
 
@@ -118,6 +118,14 @@ def test_a_word_that_was_unknown_stays_unknown() -> None:
     after, _ = shrink_tokenizer(before, [text])
     assert after.tokenize(text) == ["[UNK]", "ab", "x", "##cd"]
     assert "abc" in after.get_vocab() and "y" not in after.get_vocab()
+
+
+def test_an_unknown_letter_costs_what_it_did() -> None:
+    before = unigram({"▁": -1, "ab": -20, "b": -20, "c": -20, "bc": -1}, worst=-60)
+    assert before.tokenize("abc bc") == ["▁", "ab", "c", "▁", "bc"]
+    assert unigram({"▁": -1, "ab": -20, "c": -20, "bc": -1}, worst=-20).tokenize("abc") == ["▁", "a", "bc"]
+    after, _ = shrink_tokenizer(before, ["abc bc"])
+    assert after.tokenize("abc bc") == ["▁", "ab", "c", "▁", "bc"]
 
 
 def test_words_that_were_not_seen_can_be_spelled() -> None:
