@@ -9,7 +9,7 @@ from conftest import toy_tokenizer
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from translation_models import toy_translation_tokenizer
-from vocabularies import BYTES, bpe, byte_level, mbart50, t5, unigram, wordpiece
+from vocabularies import BYTES, bpe, byte_level, mbart50, nllb, t5, unigram, wordpiece, xlm_roberta
 
 from distill.checkpoint import load_tokenizer
 from distill.errors import CheckpointError, DataError
@@ -20,14 +20,25 @@ from distill.vocabulary import train_vocabulary
 WORDS = "the cat sleeps il gatto dorme dog cane cats gattone the. città perché NA 007 ☃ 🙂 日本 <mask> en_XX film story"
 SENTENCES = [" ".join(WORDS.split()[start : start + 4]) for start in range(12)]
 WORD_MERGES = [("t", "h"), ("th", "e"), ("▁", "the"), ("a", "t"), ("c", "at"), ("▁", "cat"), ("▁cat", "s"), ("h", "e")]
+
+
+def with_a_word(tokenizer: Any) -> Any:
+    """The tokenizer with a word that its model does not have."""
+    tokenizer.add_tokens(["perché"])
+    return tokenizer
+
+
 TOKENIZERS: dict[str, Any] = {
     "mbart-50": mbart50(),
     "t5": t5(),
+    "nllb": nllb(),
+    "xlm-roberta": xlm_roberta(),
     "byte-level": byte_level(),
     "bpe with bytes": train_vocabulary(SENTENCES, VocabularyRecipe(size=320)),
     "unigram with bytes": train_vocabulary(SENTENCES, VocabularyRecipe(size=320, type="unigram")),
     "bpe without bytes": bpe(WORD_MERGES, "▁ t h e a c s o l d i g"),
     "wordpiece": toy_tokenizer(),
+    "wordpiece with a word added": with_a_word(toy_tokenizer()),
     "unigram with a template": toy_translation_tokenizer(),
 }
 

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import MBart50Tokenizer, PreTrainedTokenizerFast, T5Tokenizer
+from transformers import MBart50Tokenizer, NllbTokenizer, PreTrainedTokenizerFast, T5Tokenizer, XLMRobertaTokenizer
 
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
 FILLER = [f"<filler{number}>" for number in range(8)]
@@ -76,6 +76,20 @@ def t5() -> Any:
     special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in range(9, -1, -1)]
     return T5Tokenizer(vocab=[*special, *SCORES.items(), *sentinels], extra_ids=10)
+
+
+def xlm_roberta() -> Any:
+    """A tokenizer as `transformers` builds for XLM-RoBERTa."""
+    special = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
+    return XLMRobertaTokenizer(vocab=[*special, *SCORES.items(), ("<mask>", 0.0)])
+
+
+def nllb() -> Any:
+    """A tokenizer as `transformers` builds for NLLB: BPE and 202 languages."""
+    merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("c", "a"), ("ca", "t"), ("▁", "cat"), ("o", "g")]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *"▁thecadogsilm", *(left + right for left, right in merges), *FILLER]
+    numbers = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    return NllbTokenizer(vocab=numbers, merges=merges, src_lang="eng_Latn", tgt_lang="ita_Latn")
 
 
 def byte_level() -> Any:
