@@ -32,7 +32,7 @@ WORDS, PARTS = 15_000, 25_000
 SENTENCES = 20_000
 BATCH = 8
 TASK = Task(
-    "translation", (), metric="bleu", max_length=64, max_target_length=16, source_language="en_XX",
+    "translation", (), metric="bleu", max_length=32, max_target_length=16, source_language="en_XX",
     target_language="it_IT",
 )  # fmt: skip
 CORPUS = "corpus.txt"

@@ -16,7 +16,7 @@ word. Why its pieces stay the same when some of the vocabulary goes:
   that ended as unknown may now be divided, because pieces that led astray are gone: whoever calls `needed` has to look,
   and to keep what is `inside` the texts that are divided otherwise. With all pieces kept that occur in a word, any of
   the algorithms sees what it saw before.
-- WordLevel looks up whole words.
+- WordLevel looks up whole words. Of words it does not know all are unknown, as before.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def needed(form: Form, used: Iterable[str]) -> set[str]:
     kept = set(used) - fixed - set(BYTES)
     kept |= set(_letters(model, kept)) | set(_derived(model, kept))
     if model["type"] == "Unigram":
-        kept |= {piece for piece, _ in sorted(model["vocab"], key=lambda entry: float(entry[1]))[:1]}
-        kept |= {piece for piece, _ in model["vocab"][model["unk_id"] :][:1]} if model["unk_id"] is not None else set()
+        kept.add(min(model["vocab"], key=lambda entry: float(entry[1]))[0])
+        kept |= set() if model["unk_id"] is None else {model["vocab"][model["unk_id"]][0]}
     elif model.get("unk_token") is not None:
         kept.add(model["unk_token"])
     return {piece for piece in (*kept, *fixed, *_bytes(form)) if piece in known}

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from distill.checkpoint import load_tokenizer
@@ -34,13 +36,14 @@ def shrink_tokenizer(
     form, different = _form(tokenizer), list(dict.fromkeys(text for text in texts if text.strip()))
     if not different:
         raise DataError("there is no text to keep a vocabulary for")
-    used = _used(tokenizer, different)
+    divided = _divided(tokenizer, different)
+    used = set(tokenizer.convert_ids_to_tokens(np.unique(np.concatenate(divided)).tolist()))
     made, ids = _rebuilt(tokenizer, form, used, also)
-    wrong = _divided_otherwise(tokenizer, made, ids, different)
+    wrong = _otherwise(different, divided, made, ids)
     if wrong:
         used |= inside(form, _words(tokenizer, wrong))
         made, ids = _rebuilt(tokenizer, form, used, also)
-        wrong = _divided_otherwise(tokenizer, made, ids, different)
+        wrong = _otherwise(different, divided, made, ids)
     if wrong:
         raise CheckpointError(
             "without the pieces that no text uses the tokenizer divides texts otherwise; its vocabulary cannot shrink",
@@ -63,18 +66,13 @@ def _form(tokenizer: PreTrainedTokenizerBase) -> Form:
     return form
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """So many texts that their pieces fit into memory."""
-    for start in range(0, len(texts), BATCH):
-        yield list(texts[start : start + BATCH])
-
-
-def _used(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> set[str]:
-    """The pieces that texts are divided into."""
-    found: set[int] = set()
-    for batch in _batches(texts):
-        found.update(*tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"])
-    return set(tokenizer.convert_ids_to_tokens(sorted(found)))
+def _divided(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    """The ids of each text, special tokens among them; so many texts at once that what comes with them has room."""
+    return [
+        np.asarray(ids, dtype=np.int32)
+        for start in range(0, len(texts), BATCH)
+        for ids in tokenizer(list(texts[start : start + BATCH]), verbose=False)["input_ids"]
+    ]
 
 
 def _rebuilt(
@@ -101,17 +99,14 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def _divided_otherwise(
-    before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, ids: Sequence[int], texts: Sequence[str]
+def _otherwise(
+    texts: Sequence[str], divided: Sequence[NDArray[np.int32]], after: PreTrainedTokenizerBase, ids: Sequence[int]
 ) -> list[str]:
-    """The texts whose ids, special tokens among them, are not the old ones renumbered."""
-    number = {old: new for new, old in enumerate(ids)}
-    wrong: list[str] = []
-    for batch in _batches(texts):
-        rows = (tokenizer(batch, verbose=False)["input_ids"] for tokenizer in (before, after))
-        pairs = zip(batch, *rows, strict=True)
-        wrong += [text for text, old, new in pairs if [number.get(each) for each in old] != new]
-    return wrong
+    """The texts whose ids are not those that they were `divided` into, renumbered."""
+    number = np.full(max(ids[-1], *(int(old.max(initial=0)) for old in divided)) + 1, -1, np.int32)
+    number[list(ids)] = np.arange(len(ids))
+    rows = zip(texts, divided, _divided(after, texts), strict=True)
+    return [text for text, old, new in rows if not np.array_equal(number[old], new)]
 
 
 def _words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[str]:
