@@ -110,9 +110,9 @@ def int8(folder: Path) -> None:
 
 def translate(folder: Path) -> None:
     """One batch by the int8 bundle, without torch."""
-    from potstill import load
+    from export.runtime import load_translator
 
-    answers = load(folder / "int8", threads=1)(first_sentences(folder))
+    answers = load_translator(folder / "int8", threads=1)(first_sentences(folder))
     assert len(answers) == BATCH and "torch" not in sys.modules
 
 
