@@ -125,6 +125,29 @@ def prune(recipe: Path, **found: Any) -> None:
 
 
 @compress.command()
+@click.argument("model", type=FOLDER)
+@click.argument("data", type=FOLDER, nargs=-1, required=True)
+@click.option("-o", "--output", type=FOLDER, required=True, help="Folder for the smaller checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Pieces and bytes as one JSON object.")
+def vocabulary(model: Path, data: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Keep the pieces of MODEL, a checkpoint's folder, that the texts in DATA use (csv, tsv, jsonl, txt, parquet).
+
+    Every text is divided as before, and what is left answers as before. Every cell of DATA counts as a text.
+
+    \b
+    Example:
+      compress vocabulary mbart-large-50/ pairs.tsv -o mbart-en-it/
+    """
+    set_up_logging()
+    from compress.vocabulary import prune_folder
+
+    found = prune_folder(model, data, output)
+    before, after = found["before"], found["after"]
+    pieces, size = (f"{before[key]:,} -> {after[key]:,} {key}" for key in ("pieces", "bytes"))
+    show(found, as_json, f"wrote {output}: {pieces}, {size}")
+
+
+@compress.command()
 @click.argument("source", type=FOLDER)
 @click.option("--onnx", is_flag=True, help="Write ONNX (the only format there is).")
 @click.option("--quantize", "int8", type=click.Choice(["int8"]), help="Quantize in the same go.")

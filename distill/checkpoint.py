@@ -225,8 +225,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: Task, folder: Path) -> None:
-    """Write model, tokenizer and task into `folder`.
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: Task | None, folder: Path) -> None:
+    """Write model, tokenizer and, where there is one, task into `folder`.
 
     Raises:
         CheckpointError: a weight is NaN or infinite.
@@ -234,7 +234,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: Task, folde
     check_finite(model)
     cast(Any, model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "task.json").write_text(json.dumps(task.to_json(), indent=2) + "\n", encoding="utf-8")
+    if task is not None:
+        (folder / "task.json").write_text(json.dumps(task.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
 def check_finite(model: nn.Module) -> None:

@@ -181,6 +181,11 @@ class StudentRecipe(DistillationRecipe):
         description="how many decoder layers are copied, evenly spaced; left out: half",
         json_schema_extra=TRANSLATION,
     )
+    vocabulary: Literal["whole", "used"] = Field(
+        "whole",
+        description="pieces that are kept of the vocabulary that the student starts with: all, or those that the texts "
+        "it learns from use",
+    )
     targets: Literal["distilled", "references", "both"] = Field(
         "distilled",
         description="what is learned: the teacher's translations, the data's own, or both",

@@ -24,6 +24,8 @@ def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], targets: Sequence[str], task: Task
 ) -> list[Example]:
     """Source ids, target ids (the labels) and number of each pair, cut at the task's lengths."""
+    if not texts:  # the tokenizer does not take an empty list
+        return []
     most = task.max_target_length or task.max_length
     sources = tokenizer(list(texts), truncation=True, max_length=task.max_length)["input_ids"]
     labels = tokenizer(text_target=list(targets), truncation=True, max_length=most)["input_ids"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from distill.loop import Judge
 from distill.losses import UNLABELLED
 from distill.progress import Report, silent
 from distill.recipe import StudentRecipe, TrainingRecipe
+from distill.smaller_vocabulary import Pruned
 from distill.task import Task
 from distill.token_batches import collate_pairs, encode_pairs, lengths
 from distill.training import Course, train
 from distill.translate import Search, by_length, translate
 from distill.translations import Translations
 from distill.vocabulary import tokenizer_sum
-from distill.words import word_loss
+from distill.words import renumbered, word_loss
 
 
 def teach_pairs(
@@ -136,6 +138,14 @@ def _expect_fitting(tokenizer: PreTrainedTokenizerBase, found: Translations, rec
             f"the teacher's words were softened by {found.words.temperature:g}, not by student.temperature "
             f"{recipe.temperature:g}; label again"
         )
+
+
+def for_vocabulary(found: Translations, tokenizer: PreTrainedTokenizerBase, pruned: Pruned) -> Translations:
+    """Translations whose words are pieces of `tokenizer`, for a student that keeps a part of it; others as they are."""
+    if found.words is None or found.tokenizer != tokenizer_sum(tokenizer):
+        return found
+    words = renumbered(found.words, pruned.ids, pruned.tokenizer.pad_token_id)
+    return replace(found, words=words, tokenizer=tokenizer_sum(pruned.tokenizer))
 
 
 def _distilled(tokenizer: PreTrainedTokenizerBase, split: Split, found: Translations, task: Task) -> list[Example]:

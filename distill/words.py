@@ -11,7 +11,7 @@ temperature is applied before the k pieces are taken, and is part of the signals
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,25 @@ def joined(parts: Sequence[Words]) -> Words:
         np.concatenate([part.others for part in parts]),
         np.concatenate([*starts, ends[-1:]]).astype(np.int64),
         parts[0].temperature,
+    )
+
+
+def renumbered(words: Words, ids: Sequence[int], absent: int) -> Words:
+    """The words over a smaller vocabulary, whose pieces had these `ids`; what is gone counts as "any other".
+
+    Its place is filled with the piece `absent`, at no probability: one that never stands in a translation.
+    """
+    number = {old: new for new, old in enumerate(ids)}
+    new = np.array([number.get(old, -1) for old in range(1 + max([*ids, int(words.pieces.max(initial=0))]))])
+    pieces = new[words.pieces.astype(np.int64)]
+    gone = pieces < 0
+    lost = np.where(gone, words.logs.astype(np.float32), -np.inf)
+    others = np.logaddexp(words.others.astype(np.float32), np.logaddexp.reduce(lost, axis=1, initial=-np.inf))
+    return replace(
+        words,
+        pieces=np.where(gone, absent, pieces).astype(words.pieces.dtype),
+        logs=np.where(gone, np.float16(SMALLEST), words.logs),
+        others=others.astype(np.float16),
     )
 
 

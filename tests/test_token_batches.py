@@ -9,8 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from translation_models import toy_translation_tokenizer
 
-from distill.token_batches import ByTokens, collate_pairs, lengths
+from distill.task import Task
+from distill.token_batches import ByTokens, collate_pairs, encode_pairs, lengths
 
 pairs_of_lengths = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_size=80)
 
@@ -72,3 +74,7 @@ def test_a_batch_by_hand() -> None:
     assert batch["row"].tolist() == [3, 0]
     assert lengths(rows).tolist() == [[3, 2], [2, 3]]
     assert lengths([]).shape == (0, 2)
+
+
+def test_no_pairs() -> None:
+    assert encode_pairs(toy_translation_tokenizer(), [], [], Task("translation", ())) == []

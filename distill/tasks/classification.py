@@ -14,6 +14,7 @@ from distill.label import label
 from distill.models import build_student
 from distill.opened import Manifest, Run
 from distill.recipe import Recipe
+from distill.smaller_vocabulary import learned_texts, prune_vocabulary
 from distill.student import distil
 from distill.task import Task
 from distill.teach import teach
@@ -90,8 +91,12 @@ def make_student(opened: Run, folder: Path) -> Manifest:
     start = opened.source(recipe.student.model, recipe.student.config)
     model = build_student(recipe.student, load_model(teacher), dataset.task, start, recipe.seed)
     tokenizer = load_tokenizer(start if recipe.student.model is not None and start else teacher)
+    shrunk: dict[str, Any] = {}
+    if recipe.student.vocabulary == "used":
+        pruned = prune_vocabulary(model, tokenizer, list(learned_texts(dataset)))
+        model, tokenizer, shrunk = pruned.model, pruned.tokenizer, {"vocabulary": pruned.to_json()}
     found = signals.read(opened.folder / "signals")
     work = opened.work("student")
     result = distil(model, tokenizer, dataset, found, recipe.student, work, recipe.seed, report=opened.report)
     save(model, tokenizer, dataset.task, folder)
-    return result
+    return {**result, **shrunk}

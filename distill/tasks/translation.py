@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from distill import files, processes, translations
 from distill.checkpoint import load_tokenizer, save
+from distill.dataset import Dataset
 from distill.label_pairs import Teacher, label_pairs
 from distill.opened import Manifest, Run
 from distill.recipe import Recipe, VocabularyRecipe
 from distill.sections import settings
 from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages
 from distill.seq2seq_student import build_seq2seq_student
-from distill.translation import distil_pairs, teach_pairs
+from distill.smaller_vocabulary import Pruned, learned_texts, prune_vocabulary
+from distill.translation import distil_pairs, for_vocabulary, teach_pairs
+from distill.translations import Translations
 from distill.vocabulary import train_vocabulary
 
 VOCABULARY = "vocabulary"
@@ -120,7 +124,20 @@ def make_student(opened: Run, folder: Path) -> Manifest:
     model = build_seq2seq_student(recipe.student, load_seq2seq(teacher), tokenizer, dataset.task, start, recipe.seed)
     set_languages(model, tokenizer, dataset.task)
     signals = None if recipe.student.targets == "references" else translations.read(opened.folder / "signals")
+    shrunk: dict[str, Any] = {}
+    if recipe.student.vocabulary == "used":
+        pruned, signals = _with_used_pieces(model, tokenizer, signals, dataset)
+        model, tokenizer, shrunk = pruned.model, pruned.tokenizer, {"vocabulary": pruned.to_json()}
     work = opened.work("student")
     result = distil_pairs(model, tokenizer, dataset, signals, recipe.student, work, recipe.seed, report=opened.report)
     save(model, tokenizer, dataset.task, folder)
-    return result
+    return {**result, **shrunk}
+
+
+def _with_used_pieces(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, found: Translations | None, dataset: Dataset
+) -> tuple[Pruned, Translations | None]:
+    """The student with the pieces of the data and of its teacher's translations, and these for its vocabulary."""
+    pruned = prune_vocabulary(model, tokenizer, [*learned_texts(dataset), *(found.texts if found else ())])
+    set_languages(pruned.model, pruned.tokenizer, dataset.task)
+    return pruned, None if found is None else for_vocabulary(found, tokenizer, pruned)
