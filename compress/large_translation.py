@@ -110,9 +110,9 @@ def int8(folder: Path) -> None:
 
 def translate(folder: Path) -> None:
     """One batch by the int8 bundle, without torch."""
-    from export.runtime import load_translator
+    from export.runtime import Translator, load_as
 
-    answers = load_translator(folder / "int8", threads=1)(first_sentences(folder))
+    answers = load_as(Translator, folder / "int8", threads=1)(first_sentences(folder))
     assert len(answers) == BATCH and "torch" not in sys.modules
 
 

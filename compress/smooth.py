@@ -88,4 +88,4 @@ def _divide(graph: onnx.GraphProto, name: str, products: Sequence[onnx.NodeProto
 def scales(peaks: Floats) -> Floats:
     """s_j for the largest magnitude of each channel, `(channels,)`; 1 for all that do not stand out."""
     usual = max(float(np.median(peaks)), float(np.finfo(np.float32).tiny))
-    return np.maximum(peaks / (CAP * usual), 1).astype(np.float32)
+    return np.asarray(np.maximum(peaks / (CAP * usual), 1), np.float32)

@@ -29,7 +29,7 @@ from export.folder import seal_fp32, write_parts
 from export.manifest import CONFIG
 from export.parity import Batch, ParityResult, awkward_batches, compare, real_batches, require
 from export.rewrite import rewrite, strip
-from export.runtime import Predictor, load_classifier
+from export.runtime import Predictor, load_as
 from export.seq2seq.export import export_translator
 
 OUTPUT = "logits"
@@ -52,7 +52,7 @@ def export(checkpoint_folder: Path, target: Path, *, opset: int, atol: float, ex
     with new_folder(target) as folder:
         write_parts(folder, checkpoint_folder, graph, tokenizer)
         seal_fp32(folder, task, graph, {})
-        result = verify(model, load_classifier(folder), examples)
+        result = verify(model, load_as(Predictor, folder), examples)
         require(result, atol, OUTPUT)
         (folder / CARD).unlink()
         seal_fp32(folder, task, graph, {"parity": {**result.to_json(), "atol": atol, "against": "torch fp32"}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from distill.errors import BundleError, RecipeError
 from export.bundle import read_bundle, read_files, warn_of_extra_files
@@ -13,6 +14,8 @@ from export.tasks.classification import Prediction, Predictor
 from export.tasks.translation import Translation, Translator
 from export.texts import read_limits
 
+Kind = TypeVar("Kind", bound=Predictor | Translator)
+
 __all__ = [
     "Model",
     "Prediction",
@@ -20,8 +23,7 @@ __all__ = [
     "Translation",
     "Translator",
     "load",
-    "load_classifier",
-    "load_translator",
+    "load_as",
     "verify_bundle",
 ]
 
@@ -51,33 +53,18 @@ def load(path: str | Path, *, threads: int | None = None, provider: str = "cpu",
     return OPEN[bundle.task.kind](bundle, contents[bundle.model_file], contents[TOKENIZER], limits, provider, threads)
 
 
-def load_classifier(
-    path: str | Path, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> Predictor:
-    """Load a bundle that is known to classify.
+def load_as(
+    kind: type[Kind], path: str | Path, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
+) -> Kind:
+    """Load a bundle whose answers are known to be those of a `Predictor`, or of a `Translator`.
 
     Raises:
         BundleError: as `load`, or it does something else.
         ProviderError, MissingExtraError, RecipeError: as `load`.
     """
     model = load(path, threads=threads, provider=provider, verify=verify)
-    if not isinstance(model, Predictor):
-        raise BundleError(f"{path}: expected a bundle for classification, found {model.task.kind}")
-    return model
-
-
-def load_translator(
-    path: str | Path, *, threads: int | None = None, provider: str = "cpu", verify: bool = True
-) -> Translator:
-    """Load a bundle that is known to translate.
-
-    Raises:
-        BundleError: as `load`, or it does something else.
-        ProviderError, MissingExtraError, RecipeError: as `load`.
-    """
-    model = load(path, threads=threads, provider=provider, verify=verify)
-    if not isinstance(model, Translator):
-        raise BundleError(f"{path}: expected a bundle for translation, found {model.task.kind}")
+    if not isinstance(model, kind):
+        raise BundleError(f"{path}: expected a bundle for a {kind.__name__}, found one for {model.task.kind}")
     return model
 
 

@@ -19,7 +19,7 @@ from distill.recipe import QuantizeRecipe
 from distill.text_metrics import paired_difference
 from export.bundle import Bundle, read_bundle
 from export.graph import export
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 
 ANYTHING = QuantizeRecipe(max_drop=100, margin=100)
 
@@ -36,7 +36,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def dataset(fp32: Bundle) -> Dataset:
     """Sentences whose references are what fp32 writes: its own BLEU is 100."""
     sources = toy_sources(40)
-    rows = Split(sources, None, (), tuple(each.text for each in load_translator(fp32.folder)(sources)))
+    rows = Split(sources, None, (), tuple(each.text for each in load_as(Translator, fp32.folder)(sources)))
     return Dataset(TASK, {"train": rows, "validation": rows, "test": rows}, "0" * 64, {}, ())
 
 

@@ -30,7 +30,7 @@ from distill.seq2seq import load_seq2seq
 from export.bundle import Bundle, read_bundle
 from export.decoding import Decoding
 from export.graph import export
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 from export.seq2seq.checks import decoding_of
 from export.seq2seq.export import to_onnx
 from export.seq2seq.parity import generate
@@ -55,14 +55,14 @@ def test_every_architecture_answers_like_torch(kind: str, tmp_path: Path) -> Non
     parity = bundle.details["parity"]
     assert parity["greedy"] == parity["beams_4"] == {"same": 1.0, "n": 20}
     assert parity["n"] == (20 + 14) * 12  # real sources and awkward ones, at eleven positions and once more
-    assert len({answer.text for answer in load_translator(bundle.folder)(EXAMPLES.texts)}) > 10
+    assert len({answer.text for answer in load_as(Translator, bundle.folder)(EXAMPLES.texts)}) > 10
     names = [value.name for value in onnx.load(bundle.model_path).graph.initializer]
     assert sum("embedding.table" in name for name in names) == 1
     assert len(names) == len(set(names))
 
 
 def test_the_bundle_translates_as_generate_does(bundle: Bundle, checkpoint: Path) -> None:
-    model, translator = load_seq2seq(checkpoint), load_translator(bundle.folder)
+    model, translator = load_seq2seq(checkpoint), load_as(Translator, bundle.folder)
     tokenizer = toy_translation_tokenizer()
     ids = tokenizer(list(EXAMPLES.texts), padding=True, return_tensors="np")
     wanted = generate(model, ids["input_ids"], ids["attention_mask"], decoding_of(model, TASK))
@@ -82,7 +82,7 @@ def test_the_bundle_is_whole_and_says_how_to_decode(bundle: Bundle) -> None:
     assert found.task == TASK
     assert set(found.files) == {"onnx/model.onnx", "tokenizer.json", "config.json", "README.md"}
     rules = Decoding(0, 1, 0, 16, suppressed=(0,), no_repeat_ngram_size=2)
-    assert load_translator(found.folder).decoding == rules
+    assert load_as(Translator, found.folder).decoding == rules
     card = (found.folder / "README.md").read_text(encoding="utf-8")
     assert "pipeline_tag: translation" in card
     assert 'model(["a text"])[0].text' in card
@@ -109,7 +109,7 @@ def test_positions_are_kept_up_to_the_longest_text(bundle: Bundle) -> None:
 
 
 def test_padding_does_not_change_the_answer(bundle: Bundle) -> None:
-    engine = load_translator(bundle.folder).engine
+    engine = load_as(Translator, bundle.folder).engine
     ids, mask = np.array([[5, 6, 1]]), np.ones((1, 3), np.int64)
     wide = engine.start(np.pad(ids, ((0, 0), (0, 9))), np.pad(mask, ((0, 0), (0, 9))))
     np.testing.assert_allclose(engine.start(ids, mask)(np.array([0])), wide(np.array([0])), atol=1e-5)
@@ -254,7 +254,7 @@ def write_multilingual(folder: Path, **languages: Any) -> Path:
 def test_languages_are_marked_on_both_sides(tmp_path: Path) -> None:
     checkpoint = write_multilingual(tmp_path / "checkpoint", source_language="it_IT", target_language="en_XX")
     bundle = export(checkpoint, tmp_path / "bundle", opset=20, atol=1e-4, examples=EXAMPLES)
-    translator = load_translator(bundle.folder)
+    translator = load_as(Translator, bundle.folder)
     vocabulary = translator.reader.tokenizer.get_vocab()
     [tokens] = translator.reader.read(["gatto"])
     assert (tokens.ids[0], tokens.ids[-1]) == (vocabulary["it_IT"], vocabulary["</s>"])

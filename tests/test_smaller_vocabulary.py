@@ -31,7 +31,7 @@ from distill.translations import Translations
 from distill.vocabulary import tokenizer_sum
 from distill.words import SMALLEST, Words, renumbered
 from export.graph import export
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 
 TEXTS = ["the cat sleeps", "il gatto dorme", "the dog"]
 TASK = Task(
@@ -122,7 +122,7 @@ def test_a_bundle_translates_as_before(kind: str, tmp_path: Path) -> None:
         bundle = export(
             tmp_path / name, tmp_path / f"{name}-fp32", opset=20, atol=1e-3, examples=Split(tuple(TEXTS), None, ())
         )
-        made[name] = load_translator(bundle.folder)
+        made[name] = load_as(Translator, bundle.folder)
     assert [each.text for each in made["pruned"](TEXTS)] == [each.text for each in made["whole"](TEXTS)]
     assert len({each.text for each in made["pruned"](TEXTS, beams=3)}) > 1
     small, large = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("pruned", "whole"))

@@ -18,7 +18,7 @@ from compress.translation_int8 import MOST, Fused, quantize_translation, write_i
 from distill.data import Split
 from distill.errors import BundleError
 from export.graph import export
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 from export.seq2seq.build import build
 from export.seq2seq.weights import read_model
 from export.steps import Engine
@@ -119,6 +119,6 @@ def test_an_int8_bundle(tmp_path: Path) -> None:
     assert int8.details["quantization"]["products"] == "26 of 26 products quantized"
     assert int8.details["quantization"]["bytes"]["int8"]["word embedding"] > 0
     assert set(int8.files) == {"onnx/model_int8.onnx", "tokenizer.json", "config.json", "README.md"}
-    before, after = load_translator(fp32.folder), load_translator(int8.folder)
+    before, after = load_as(Translator, fp32.folder), load_as(Translator, int8.folder)
     same = sum(a.text == b.text for a, b in zip(before(sources), after(sources), strict=True))
     assert same > 5  # random weights: the likeliest token is hardly likelier than the next

@@ -17,7 +17,7 @@ from onnx_bytes import reseal
 
 from distill.errors import BundleError, RecipeError
 from distill.task import Task
-from export.runtime import Translation, Translator, load, load_classifier, load_translator, verify_bundle
+from export.runtime import Predictor, Translation, Translator, load, load_as, verify_bundle
 from export.steps import Writing
 from export.tasks.translation import _batches
 from export.texts import Tokens
@@ -32,7 +32,7 @@ TEXTS = EXPECTED["texts"]
 
 @pytest.fixture(scope="module")
 def model() -> Translator:
-    return load_translator(GOLDEN, threads=1)
+    return load_as(Translator, GOLDEN, threads=1)
 
 
 def copied(folder: Path, **changes: Any) -> Path:
@@ -62,7 +62,7 @@ def test_the_golden_bundle_answers_as_it_did(model: Translator, search: str, opt
 
 def test_the_golden_int8_bundle_answers_as_it_did() -> None:
     # One by one: dynamic int8 scales by what is in the batch. Another CPU may round one activation otherwise.
-    model = load_translator(GOLDEN_INT8, threads=1)
+    model = load_as(Translator, GOLDEN_INT8, threads=1)
     found = [model([text])[0].text for text in TEXTS]
     same = sum(text == wanted["text"] for text, wanted in zip(found, EXPECTED["int8-dynamic"]["greedy"], strict=True))
     assert same >= len(TEXTS) - 2
@@ -83,10 +83,10 @@ def test_verify_answers_with_the_loaded_bundle() -> None:
 
 def test_each_kind_has_its_own_door() -> None:
     assert isinstance(load(GOLDEN), Translator)
-    with pytest.raises(BundleError, match="expected a bundle for classification, found translation"):
-        load_classifier(GOLDEN)
-    with pytest.raises(BundleError, match="expected a bundle for translation, found classification"):
-        load_translator(DATA / "golden-bundle")
+    with pytest.raises(BundleError, match="expected a bundle for a Predictor, found one for translation"):
+        load_as(Predictor, GOLDEN)
+    with pytest.raises(BundleError, match="expected a bundle for a Translator, found one for classification"):
+        load_as(Translator, DATA / "golden-bundle")
 
 
 # --- batches --------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_options_that_do_not_fit(model: Translator, options: dict[str, Any], pro
 
 def test_the_bundle_decides_what_is_not_said(tmp_path: Path, model: Translator) -> None:
     decoding = {**model.decoding.to_json(), "beams": 3}
-    other = load_translator(copied(tmp_path / "bundle", details={"decoding": decoding}), threads=1)
+    other = load_as(Translator, copied(tmp_path / "bundle", details={"decoding": decoding}), threads=1)
     assert other(["il gatto"]) == model(["il gatto"], beams=3)
 
 

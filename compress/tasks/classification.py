@@ -21,7 +21,7 @@ from distill.metrics import Difference, Score
 from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle
-from export.runtime import load_classifier
+from export.runtime import Predictor, load_as
 from export.texts import Text
 
 BATCH = 32
@@ -39,7 +39,7 @@ def makers(
     Raises:
         DataError: nothing to calibrate on.
     """
-    predictor = load_classifier(bundle.folder, threads=1)
+    predictor = load_as(Predictor, bundle.folder, threads=1)
     texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
     batches = [predictor.encode([text]) for text in texts]
     smoothed = smooth(graph, batches)
@@ -64,7 +64,7 @@ def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:
 
 def answers(folder: Path, split: Split, alone: bool) -> Labels:
     """A bundle's labels `(n,)`, through the runtime that will answer in production; `alone`: one text at a time."""
-    logits = load_classifier(folder).logits(texts_of(split), 1 if alone else BATCH)
+    logits = load_as(Predictor, folder).logits(texts_of(split), 1 if alone else BATCH)
     return np.asarray(logits.argmax(-1), np.int64)
 
 

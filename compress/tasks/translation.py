@@ -19,7 +19,7 @@ from distill.metrics import Difference, Score
 from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 from export.tasks.translation import BATCH_TOKENS
 
 Texts = NDArray[Any]
@@ -34,7 +34,7 @@ def makers(
 
 def answers(folder: Path, split: Split, alone: bool) -> Texts:
     """A bundle's translations `(n,)`, decoded as it is shipped; `alone`: one sentence at a time."""
-    found = load_translator(folder)(split.texts, batch_tokens=1 if alone else BATCH_TOKENS)
+    found = load_as(Translator, folder)(split.texts, batch_tokens=1 if alone else BATCH_TOKENS)
     return np.array([each.text for each in found], dtype=object)
 
 

@@ -15,7 +15,7 @@ from distill.task import Task
 from export.bundle import CARD, Bundle, read_bundle
 from export.folder import seal_fp32, write_parts
 from export.parity import require
-from export.runtime import load_translator
+from export.runtime import Translator, load_as
 from export.seq2seq.build import build
 from export.seq2seq.checks import check, decoding_of
 from export.seq2seq.parity import compare_logits, compare_translations
@@ -40,7 +40,7 @@ def export_translator(
     with new_folder(target) as folder:
         write_parts(folder, checkpoint, graph, tokenizer)
         seal_fp32(folder, task, graph, details)
-        translator = load_translator(folder)
+        translator = load_as(Translator, folder)
         result = compare_logits(model, translator, examples.texts)
         require(result, atol, "logits")
         same = compare_translations(model, translator, examples.texts)

@@ -21,7 +21,7 @@ from translation_models import toy_sources, write_translator  # noqa: E402
 from compress.translation_int8 import write_int8  # noqa: E402
 from distill.data import Split  # noqa: E402
 from export.graph import export  # noqa: E402
-from export.runtime import Translator, load_translator  # noqa: E402
+from export.runtime import Translator, load_as  # noqa: E402
 
 TEXTS = ("", " \t\n ", *toy_sources(8), "Città è \u4f60\u597d \U0001f600", "casa " * 60)
 
@@ -44,7 +44,7 @@ def main() -> None:
         reseal(folder, cpu={})
     expected: dict[str, object] = {"texts": TEXTS}
     for precision, folder in folders.items():
-        model = load_translator(folder, threads=1)
+        model = load_as(Translator, folder, threads=1)
         expected[precision] = {"greedy": answers(model), "beams": answers(model, beams=4, n_best=2)}
     (HERE / "golden-translation-expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 

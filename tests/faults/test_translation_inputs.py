@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.runtime import Translation, load_translator
+from export.runtime import Translation, Translator, load_as
 
 pytestmark = pytest.mark.runtime
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GOLDEN, GOLDEN_INT8 = DATA / "golden-translation", DATA / "golden-translation-int8"
-MODEL = load_translator(GOLDEN, threads=1)
+MODEL = load_as(Translator, GOLDEN, threads=1)
 TEXTS = ["rosso legge", "il gatto dorme oggi", "la casa", "", "un libro piccolo", "cane", "casa " * 60]
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
@@ -97,7 +97,7 @@ def test_row_36_batches_change_neither_answers_nor_their_order(texts: list[str],
 
 
 def test_row_36_in_dynamic_int8_they_may_and_the_same_batch_answers_the_same() -> None:
-    model = load_translator(GOLDEN_INT8, threads=1)
+    model = load_as(Translator, GOLDEN_INT8, threads=1)
     together = model(TEXTS)
     assert together == model(TEXTS)
     flips = np.mean([a.text != model([text])[0].text for a, text in zip(together, TEXTS, strict=True)])
@@ -119,7 +119,7 @@ def test_row_37_eight_threads_on_one_translator() -> None:
 
 
 def test_row_37_two_translators_do_not_disturb_each_other() -> None:
-    other, expected = load_translator(GOLDEN_INT8, threads=2), [each.text for each in MODEL(TEXTS)]
+    other, expected = load_as(Translator, GOLDEN_INT8, threads=2), [each.text for each in MODEL(TEXTS)]
     answers = [each.text for each in other(TEXTS)]
     assert [each.text for each in MODEL(TEXTS)] == expected
     assert [each.text for each in other(TEXTS)] == answers
