@@ -115,7 +115,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Any:
     """A recipe of a few steps with its data and encoder; not to be changed, only copied."""
-    from runs import write_project
+    from command_runs import write_project
 
     return write_project(tmp_path_factory.mktemp("project") / "toy", tiny_encoder)
 
@@ -123,7 +123,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Any
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, project: Any) -> Path:
     """What teach, label and student make of it without incident; not to be changed, only copied."""
-    from runs import command
+    from command_runs import command
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     for step in ("teach", "label", "student"):

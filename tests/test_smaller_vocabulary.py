@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_runs import Project
 from conftest import toy_rows, toy_tokenizer
-from runs import Project
 from test_steps import opened
 from tiny_models import KINDS, tiny_config
 from toy_translation import TRAINING, write_translation_project
@@ -200,7 +200,7 @@ def test_words_follow_their_tokenizer_and_no_other() -> None:
 
 
 def test_a_classifier_of_a_run(project: Project, finished_run: Path, tmp_path: Path) -> None:
-    from runs import copy_steps
+    from command_runs import copy_steps
 
     folder = copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
     made = steps.run_student(

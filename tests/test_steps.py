@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Project, copy_steps, weights
+from command_runs import Project, copy_steps, weights
 
 from distill import run, signals, steps
 from distill.checkpoint import load_model, load_tokenizer, save

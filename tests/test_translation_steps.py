@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Project, command, copy_steps, steps_in_journal, weights
+from command_runs import Project, command, copy_steps, steps_in_journal, weights
 from test_steps import opened
 from toy_translation import MARIAN, TRAINING, write_translation_project
 

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from runs import Project
+from command_runs import Project
 
 MARIAN: dict[str, Any] = {
     "model_type": "marian",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from runs import Ended, Project, Running, command, copy_steps, start, steps_in_journal, weights
+from command_runs import Ended, Project, Running, command, copy_steps, start, steps_in_journal, weights
 from toy_translation import write_translation_project
 
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import Project, command, copy_steps, weights
+from command_runs import Project, command, copy_steps, weights
 
 from distill.resume import checkpoints, fault
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import Ended, Project, command, copy_steps, start, steps_in_journal, weights
+from command_runs import Ended, Project, command, copy_steps, start, steps_in_journal, weights
 
 RESULTS = {"teach": "teacher", "label": "signals", "student": "student"}
 NEEDED = {"teach": (), "label": ("teacher",), "student": ("teacher", "signals")}

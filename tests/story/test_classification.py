@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from command_runs import command
 from conftest import FILLER, NEGATIVE, POSITIVE, toy_rows, write_toy_csv
-from runs import command
 
 from distill import files
 from distill.report import read_report

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import command, start
+from command_runs import command, start
 from toy_translation import MARIAN, TRAINING, reversals, write_translation_project
 
 from distill import files
