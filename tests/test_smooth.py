@@ -83,6 +83,8 @@ def test_scales_by_hand() -> None:
 
 def test_channels_without_values_keep_their_scale() -> None:
     np.testing.assert_array_equal(scales(np.array([0, 2, 2], np.float32)), [1, 1, 1])
+    # most are dead: they say nothing of what is usual
+    np.testing.assert_array_equal(scales(np.array([0, 0, 0, 0, 2, 2, 28], np.float32)), [1, 1, 1, 1, 1, 1, 7])
     np.testing.assert_array_equal(scales(np.zeros(3, np.float32)), [1, 1, 1])
 
 
