@@ -143,7 +143,7 @@ class DistillationRecipe(Section):
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's answers; 0: labels alone")
     quantization_aware: bool = Field(
         False,
-        description="train with int8's rounding of weights and inputs, so that the int8 bundle loses less",
+        description="train with int8's rounding of weights and inputs",
         json_schema_extra=CLASSIFICATION,
     )
     training: DistillationTraining = Field(DistillationTraining(), description="how the student is trained")

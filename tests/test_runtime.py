@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,18 +170,10 @@ def test_every_kind_of_task_has_its_answers() -> None:
 
 
 def test_eight_threads_on_one_predictor(model: Predictor) -> None:
-    expected, found = model.logits(TEXTS, batch_size=4), []
-
-    def ask() -> None:
-        for _ in range(10):
-            found.append(np.array_equal(model.logits(TEXTS, batch_size=4), expected))
-
-    workers = [threading.Thread(target=ask) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert found == [True] * 80
+    expected = model.logits(TEXTS, batch_size=4)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: model.logits(TEXTS, batch_size=4), range(80)))
+    assert all(np.array_equal(each, expected) for each in found)
 
 
 def test_two_predictors_at_once(model: Predictor) -> None:

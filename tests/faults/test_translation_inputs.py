@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,17 +105,10 @@ def test_row_36_in_dynamic_int8_they_may_and_the_same_batch_answers_the_same() -
 
 
 def test_row_37_eight_threads_on_one_translator() -> None:
-    expected, found = [each.text for each in MODEL(TEXTS)], []
-
-    def ask() -> None:
-        found.extend([each.text for each in MODEL(TEXTS)] == expected for _ in range(5))
-
-    workers = [threading.Thread(target=ask) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert found == [True] * 40
+    expected = [each.text for each in MODEL(TEXTS)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: [each.text for each in MODEL(TEXTS)], range(40)))
+    assert found == [expected] * 40
 
 
 def test_row_37_two_translators_do_not_disturb_each_other() -> None:
