@@ -18,6 +18,7 @@ from bench.compare import median_interval
 from distill import data
 from distill.checkpoint import fetch, load_model, load_tokenizer
 from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libraries
+from distill.errors import RecipeError
 from distill.label import label
 from distill.models import copied
 from distill.recipe import Recipe, TrainingRecipe
@@ -29,7 +30,13 @@ Ways = dict[str, Callable[[Path], float]]
 
 
 def ways(recipe: Recipe, base: Path, steps: int) -> Ways:
-    """Both ways of training the recipe's student, each giving examples per second."""
+    """Both ways of training the recipe's student, each giving examples per second.
+
+    Raises:
+        RecipeError: the recipe is not for classification.
+    """
+    if recipe.task.kind != "classification":
+        raise RecipeError(f"bench.throughput compares classifiers; the recipe's task.kind is {recipe.task.kind}")
     dataset = data.read(recipe.data, recipe.task, recipe.seed, base)
     source = fetch(str(recipe.teacher.model), base, default_cache())
     teacher, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)

@@ -23,7 +23,7 @@ from distill.label import ASKED
 from distill.progress import Report, silent
 from distill.recipe import LabelRecipe
 from distill.task import Task
-from distill.translate import Hypothesis, Search, translate
+from distill.translate import Engine, Hypothesis, Search, translate
 from distill.translations import Translations
 from distill.vocabulary import tokenizer_sum
 from distill.words import ask_words
@@ -42,12 +42,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who is asked: model, tokenizer, task, and the sha256 of its weights."""
+    """Who is asked: model, tokenizer, task, the sha256 of its weights, and what translates; None: the model itself."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     task: Task
     sum: str
+    engine: Engine | None = None
+
+    def translate(self, texts: Sequence[str], search: Search) -> list[tuple[Hypothesis, ...]]:
+        """For each text its translations, the likeliest first."""
+        if self.engine is not None:
+            return self.engine(texts, search)
+        return translate(self.model, self.tokenizer, texts, self.task, search)
 
 
 def label_pairs(
@@ -121,7 +128,7 @@ def _answers(teacher: Teacher, shard: Sequence[Question], recipe: LabelRecipe, t
     """One shard's translations."""
     search = Search(recipe.beams, recipe.n_best or recipe.beams, recipe.length_penalty, recipe.max_batch_tokens)
     sentences = _sentences(shard)
-    answers = translate(teacher.model, teacher.tokenizer, sentences, teacher.task, search)
+    answers = teacher.translate(sentences, search)
     best = dict(zip(sentences, answers, strict=True))
     scorer = None if recipe.keep == "first" else sentence_scorer(recipe.keep, teacher.task.target_language)
     kept = [choose(best[question.text], question.reference, scorer) for question in shard]

@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from distill.average import Average
 from distill.batches import ByLength
 from distill.errors import RunError
+from distill.muon import muon
 from distill.token_batches import ByTokens, lengths
 
 Loss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
@@ -28,16 +29,24 @@ Judge = Callable[[nn.Module], Mapping[str, float]]
 class Loop(Trainer):  # type: ignore[misc]
     """A Trainer that refuses a loss or a gradient that is not finite."""
 
-    def __init__(self, loss: Loss, average: Average | None = None, **options: Any) -> None:
-        """Minimise `loss`; what is judged and kept are the weights, or their `average`. The options are Trainer's."""
+    def __init__(self, loss: Loss, average: Average | None = None, with_muon: bool = False, **options: Any) -> None:
+        """Minimise `loss`; what is judged and kept are the weights, or their `average`. Other options are Trainer's."""
         super().__init__(**options)
         self.loss = loss
+        self.with_muon = with_muon
         self.average = average
         if average is not None:
             self.add_callback(average)
         self.loss_is_scaled_for_ga = False
         self.order: ByLength | ByTokens | None = None
         self.rows: list[int] = []
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's optimiser, or Muon."""
+        if self.with_muon:
+            self.optimizer: torch.optim.Optimizer | None = self.optimizer or muon(self.model, self.args)
+        found: torch.optim.Optimizer = super().create_optimizer(model)
+        return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
         """An order that a resumed training enters again."""

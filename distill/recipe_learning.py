@@ -41,7 +41,7 @@ class TrainingRecipe(Section):
         description="validate and keep an exponential moving average of the weights with this decay (0.999); 0: the "
         "weights themselves",
     )
-    optim: str = Field("adamw_torch_fused", description="the optimiser")
+    optim: str = Field("adamw_torch_fused", description="the optimiser: muon, or one of Trainer's")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")
     fp16: bool = Field(False, description="float16 autocast (GPUs)")
     early_stopping_patience: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0: never")
@@ -117,6 +117,11 @@ class LabelRecipe(Section):
         description="keep the translation most like the reference by sentence chrF or BLEU, or the most likely one",
     )
     length_penalty: float = Field(1.0, description="exponent of the length that scores are divided by")
+    engine: Literal["auto", "onnx", "torch"] = Field(
+        "auto",
+        description="what translates: the teacher's fp32 graph in onnxruntime, or torch; auto: onnx on a processor, "
+        "torch on a GPU and for what has no graph",
+    )
     max_batch_tokens: Positive = Field(4000, description="source tokens a batch, padding and beams counted in")
     shard_sentences: Positive = Field(2000, description="sentences whose answers are stored together")
     word_logits: Count = Field(

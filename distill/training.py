@@ -30,7 +30,9 @@ from distill.average import Average
 from distill.batches import Example, collate
 from distill.callbacks import Guard, Journal, Patience, StopSignals
 from distill.errors import InterruptedRunError, RunError
+from distill.heap import keep_freed_memory
 from distill.loop import Judge, Loop, Loss, TokenLoop
+from distill.muon import MUON
 from distill.progress import Report
 from distill.recipe import TrainingRecipe
 from distill.resume import STATE, checkpoint, newest_complete
@@ -78,6 +80,8 @@ def train(
         InterruptedRunError: asked to stop; a checkpoint was saved first.
         RunError: the loss is not finite, or the disk or the memory is full.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     start = processes.from_first(lambda: newest_complete(work))
     loop = _loop(model, tokenizer, course, recipe, work, start)
     loop.remove_callback(PrinterCallback)
@@ -103,6 +107,7 @@ def _loop(
 ) -> Loop:
     """The loop of the course's kind of task."""
     options: dict[str, Any] = {
+        "with_muon": recipe.optim == MUON,
         "model": model,
         "args": _arguments(recipe, course, work),
         "train_dataset": list(course.train),
@@ -188,6 +193,8 @@ def _arguments(recipe: TrainingRecipe, course: Course, work: Path) -> TrainingAr
     """The recipe as TrainingArguments."""
     given = settings(recipe, course.task.kind)
     options = {key: value for key, value in given.items() if key not in OWN and value is not False}
+    if recipe.optim == MUON:
+        del options["optim"]
     gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(work),

@@ -1,9 +1,9 @@
-"""A model's translations of texts. All steps that decode come through `translate`, so a faster engine fits in here."""
+"""A model's translations of texts, by transformers' `generate`; labelling may have a faster engine."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,10 @@ class Hypothesis:
 
     text: str
     ended: bool
+
+
+Engine = Callable[[Sequence[str], Search], list[tuple[Hypothesis, ...]]]
+"""A teacher that answers as `translate` does."""
 
 
 def translate(

@@ -56,7 +56,8 @@ def test_what_the_steps_leave(finished: Path) -> None:
         **{"kind": "translation", "text": "there", "metric": "bleu", "max_length": 16, "target": "back"},
     }
     assert set(manifest(finished / "signals")["files"]) == {"signals.json", "translations.jsonl", "words.safetensors"}
-    assert manifest(finished / "signals")["result"]["sentences_per_second"] > 0
+    how = manifest(finished / "signals")["result"]
+    assert how["sentences_per_second"] > 0 and how["engine"] == "onnx"
     student = read_json(finished / "student" / "config.json")
     assert (student["encoder_layers"], student["decoder_layers"]) == (2, 1)
     assert not [path.name for path in finished.iterdir() if path.name.startswith(".work-")]
@@ -76,6 +77,7 @@ FINGERPRINTS: list[tuple[str, dict[str, Any], bool]] = [
     ("label", {"student": {"decoder_layers": 1, "temperature": 4.0}}, False),
     ("label", {"label": {**WORDS, "beams": 3}}, False),
     ("label", {"label": {**WORDS, "word_logits": 0}}, False),
+    ("label", {"label": {**WORDS, "engine": "torch"}}, False),
     ("student", {"student": {"decoder_layers": 2, "training": TRAINING}}, False),
     ("student", {"student": {"decoder_layers": 1, "training": TRAINING, "targets": "both"}}, False),
     ("student", {"bench": {"threads": [1]}}, True),
@@ -126,10 +128,12 @@ def test_row_1_killed_at_any_operation_it_ends_the_same(
         assert len(lines) == len(set(lines))
 
 
-def test_row_1_killed_while_weights_are_averaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adamw_torch_fused", "muon"])
+def test_row_1_killed_while_weights_are_averaged(tmp_path: Path, optimiser: str) -> None:
     training = {
         **TRAINING,
         "num_train_epochs": 6,
+        "optim": optimiser,
         "ema_decay": 0.9,
         "eval_strategy": "steps",
         "eval_steps": 3,
@@ -206,6 +210,15 @@ def test_a_teacher_that_goes_on_from_a_checkpoint_and_one_that_is_used_as_it_is(
     goes_on = opened(project, tmp_path / "on", teacher={"model": source, "training": {**TRAINING, "max_steps": 2}})
     assert steps.run_teach(goes_on)["result"]["steps"] == 2
     assert weights(tmp_path / "on" / "teacher") != weights(finished / "teacher")
+
+
+def test_a_teacher_labels_alike_in_torch_and_as_a_graph(project: Project, finished: Path, tmp_path: Path) -> None:
+    run_ = opened(
+        project, copy_steps(finished, tmp_path / "run", "teacher"), label={**WORDS, "word_logits": 0, "engine": "torch"}
+    )
+    assert steps.run_label(run_)["result"]["engine"] == "torch"
+    found, expected = (translations.read(folder / "signals") for folder in (run_.folder, finished))
+    assert (found.ids, found.texts, found.ended) == (expected.ids, expected.texts, expected.ended)
 
 
 def test_in_bfloat16(project: Project, tmp_path: Path) -> None:

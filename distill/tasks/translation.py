@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from distill import files, processes, translations
 from distill.checkpoint import load_tokenizer, save
 from distill.dataset import Dataset
+from distill.errors import CheckpointError
 from distill.label_pairs import Teacher, label_pairs
 from distill.opened import Manifest, Run
 from distill.recipe import Recipe, VocabularyRecipe
@@ -20,11 +23,16 @@ from distill.sections import settings
 from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages
 from distill.seq2seq_student import build_seq2seq_student
 from distill.smaller_vocabulary import Pruned, learned_texts, prune_vocabulary
+from distill.task import Task
+from distill.translate import Engine
 from distill.translation import distil_pairs, for_vocabulary, teach_pairs
 from distill.translations import Translations
 from distill.vocabulary import train_vocabulary
 
+LOG = logging.getLogger("potstill")
 VOCABULARY = "vocabulary"
+FASTER = ("export.seq2seq.teacher", "open_teacher")
+"""What makes a teacher's graph lies downstream: it is named here and not imported, so that no arrow runs back."""
 
 
 def teacher_settings(recipe: Recipe) -> Mapping[str, Any]:
@@ -86,14 +94,33 @@ def make_signals(opened: Run, folder: Path) -> Manifest:
     recipe, source = opened.recipe, opened.folder / "teacher"
     model, tokenizer = load_seq2seq(source), load_tokenizer(source)
     set_languages(model, tokenizer, opened.dataset.task)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    teacher = Teacher(model, tokenizer, opened.dataset.task, files.sha256(source / "model.safetensors"))
     work = opened.work("label")
+    engine = _engine(recipe.label.engine, source, opened.dataset.task, work)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    teacher = Teacher(model, tokenizer, opened.dataset.task, files.sha256(source / "model.safetensors"), engine)
     found, how = label_pairs(
         teacher, opened.dataset, recipe.label, recipe.student.temperature, work, report=opened.report
     )
     translations.write(found, folder)
-    return how
+    return {**how, "engine": "torch" if engine is None else "onnx"}
+
+
+def _engine(chosen: str, teacher: Path, task: Task, work: Path) -> Engine | None:
+    """The teacher in onnxruntime; None where torch translates.
+
+    Raises:
+        CheckpointError: `onnx` is asked for, and the teacher cannot be exported.
+    """
+    if chosen == "torch" or (chosen == "auto" and torch.cuda.is_available()):
+        return None
+    try:
+        found = getattr(importlib.import_module(FASTER[0]), FASTER[1])(teacher, task, work)
+    except CheckpointError as error:
+        if chosen == "onnx":
+            raise
+        LOG.warning("the teacher translates in torch, which is slower: %s", "; ".join(error.problems or [str(error)]))
+        return None
+    return cast(Engine, found)
 
 
 def before_student(recipe: Recipe) -> Mapping[str, str]:
