@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from distill.errors import MissingExtraError, PotstillError
+from distill.launch import together
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -93,8 +94,15 @@ def run_folder(recipe: Recipe, chosen: Options) -> Path:
 
 
 def in_run(path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
-    """Open the recipe's run under its lock, with progress, and do `work` in it."""
+    """Open the recipe's run under its lock, with progress, and do `work` in it; with several processes in each."""
     recipe = load_recipe(path, chosen)
+    program = str(click.get_current_context().find_root().command.name)
+    with together(1 if chosen.dry_run else recipe.processes, program):
+        return _in_run(recipe, path, chosen, work)
+
+
+def _in_run(recipe: Recipe, path: Path, chosen: Options, work: Callable[[Run], Any]) -> Any:
+    """What each process does."""
     quiet_libraries()
     from functools import partial
 

@@ -127,6 +127,9 @@ class Recipe(Section):
     format: Literal[1] = Field(1, description="version of the recipe's format")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder is runs/NAME")
     seed: int = Field(42, ge=0, description="for splits, weights, order of rows and intervals")
+    processes: Positive = Field(
+        1, description="processes of this machine that train and label together, each on its own batches"
+    )
     data: DataRecipe
     task: TaskRecipe = TaskRecipe()
     teacher: TeacherRecipe

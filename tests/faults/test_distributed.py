@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +68,73 @@ def test_two_processes_stop_at_the_same_step_and_go_on(project: Project, tmp_pat
     again, _ = both(*words, folder, folder=folder)
     assert "going on from" in again.err
     assert weights(folder / "teacher") == weights(whole / "teacher")
+
+
+def together(*more: str, folder: Path, recipe: Path, strikes: Mapping[int | str, int] | None = None) -> Running:
+    """A command that starts its second process itself."""
+    return start(
+        "distill", "teach", recipe, "-o", folder, "--set", "processes=2", *more, watched=folder, strikes=strikes
+    )
+
+
+def others(running: Running) -> list[int]:
+    """The processes that a command started and that still run."""
+    pid = running.process.pid
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found if b"processes=2" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_command_starts_its_other_processes_itself(project: Project, tmp_path: Path) -> None:
+    launched, folder = tmp_path / "launched", tmp_path / "run"
+    both("distill", "teach", project.recipe, "-o", launched, folder=launched)
+    ended = together(folder=folder, recipe=project.recipe).end()
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("teach: done")
+    assert weights(folder / "teacher") == weights(launched / "teacher")
+    again = together(folder=folder, recipe=project.recipe).end()
+    assert again.code == 0 and "is up to date" in again.err
+    planned = together("--dry-run", folder=folder, recipe=project.recipe).end()
+    assert (planned.code, planned.out) == (0, "teach: up to date\n")
+
+
+def test_an_error_of_both_processes_is_told_once(project: Project, tmp_path: Path) -> None:
+    ended = together("--set", "task.text=nowhere", folder=tmp_path / "run", recipe=project.recipe).end()
+    assert ended.code == 2
+    assert ended.err.count("error:") == 1 and "nowhere" in ended.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(("struck", "code"), [("first", -signal.SIGKILL), ("second", 1), ("asked", 130)])
+def test_the_end_of_one_process_is_the_end_of_all(project: Project, tmp_path: Path, struck: str, code: int) -> None:
+    folder, journal = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    long = ("--set", "teacher.training.num_train_epochs=3000")
+    running = together(*long, folder=folder, recipe=project.recipe)
+    running.wait_for(lambda: journal.exists() and len(journal.read_text().splitlines()) > 3, "a few steps")
+    (second,) = others(running)
+    target, number = {
+        "first": (running.process.pid, signal.SIGKILL),
+        "second": (second, signal.SIGKILL),
+        "asked": (running.process.pid, signal.SIGTERM),
+    }[struck]
+    assert target is not None
+    os.kill(target, number)
+    ended = running.end()
+    assert ended.code == code, ended.err
+    for _ in range(1000):
+        if gone(second):
+            break
+        time.sleep(0.02)
+    assert gone(second), "nobody is left behind"
+    if struck == "second":
+        assert "process 1 was ended by signal 9; run the same command again to go on" in ended.err
 
 
 @pytest.mark.slow
