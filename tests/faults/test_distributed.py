@@ -113,7 +113,9 @@ def test_an_error_of_both_processes_is_told_once(project: Project, tmp_path: Pat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(("struck", "code"), [("first", -signal.SIGKILL), ("second", 1), ("asked", 130)])
-def test_row_67_the_end_of_one_process_is_the_end_of_all(project: Project, tmp_path: Path, struck: str, code: int) -> None:
+def test_row_67_the_end_of_one_process_is_the_end_of_all(
+    project: Project, tmp_path: Path, struck: str, code: int
+) -> None:
     folder, journal = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     long = ("--set", "teacher.training.num_train_epochs=3000")
     running = together(*long, folder=folder, recipe=project.recipe)
