@@ -18,13 +18,13 @@ from contextlib import ExitStack, contextmanager
 from typing import IO
 
 from distill.environment import cores
-from distill.errors import PotstillError, RunError
+from distill.errors import RunError
 
 LAUNCHED = "RANK"
 """Stands in the environment of each process that a launcher started."""
 FOLLOWS = "POTSTILL_FOLLOWS_ITS_PARENT"
 """Stands in the environment of each process that `together` started."""
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds that the others have to come to their end."""
 PR_SET_PDEATHSIG = 1
 """Linux: the signal that a process gets when its parent ends."""
@@ -62,9 +62,7 @@ def together(count: int, program: str) -> Iterator[None]:
         os.environ.update(common, **{LAUNCHED: "0", "LOCAL_RANK": "0"})
         try:
             yield
-        except PotstillError:
-            raise
-        except Exception as error:
+        except RuntimeError as error:  # what the connection raises when another process is gone
             raise _failed(others, error) from error
         _wait(others)
 
@@ -88,7 +86,9 @@ def _failed(others: Others, error: Exception) -> Exception:
         if code > 0:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            return RunError(f"process {rank} failed: {lines[-1] if lines else f'exit code {code}'}")
+            return RunError(
+                f"process {rank} failed: {lines[-1].removeprefix('error: ') if lines else f'exit code {code}'}"
+            )
     return error
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from distill import files, processes, translations
 from distill.checkpoint import load_tokenizer, save
 from distill.dataset import Dataset
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, MissingExtraError
 from distill.label_pairs import Teacher, label_pairs
 from distill.opened import Manifest, Run
 from distill.recipe import Recipe, VocabularyRecipe
@@ -95,7 +95,7 @@ def make_signals(opened: Run, folder: Path) -> Manifest:
     model, tokenizer = load_seq2seq(source), load_tokenizer(source)
     set_languages(model, tokenizer, opened.dataset.task)
     work = opened.work("label")
-    engine = _engine(recipe.label.engine, source, opened.dataset.task, work)
+    engine = _engine(recipe.label.engine, model, tokenizer, source, opened.dataset.task, work)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     teacher = Teacher(model, tokenizer, opened.dataset.task, files.sha256(source / "model.safetensors"), engine)
     found, how = label_pairs(
@@ -105,17 +105,20 @@ def make_signals(opened: Run, folder: Path) -> Manifest:
     return {**how, "engine": "torch" if engine is None else "onnx"}
 
 
-def _engine(chosen: str, teacher: Path, task: Task, work: Path) -> Engine | None:
+def _engine(
+    chosen: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, source: Path, task: Task, work: Path
+) -> Engine | None:
     """The teacher in onnxruntime; None where torch translates.
 
     Raises:
         CheckpointError: `onnx` is asked for, and the teacher cannot be exported.
+        MissingExtraError: `onnx` is asked for, and onnxruntime is not installed.
     """
     if chosen == "torch" or (chosen == "auto" and torch.cuda.is_available()):
         return None
     try:
-        found = getattr(importlib.import_module(FASTER[0]), FASTER[1])(teacher, task, work)
-    except CheckpointError as error:
+        found = getattr(importlib.import_module(FASTER[0]), FASTER[1])(model, tokenizer, source, task, work)
+    except (CheckpointError, MissingExtraError) as error:
         if chosen == "onnx":
             raise
         LOG.warning("the teacher translates in torch, which is slower: %s", "; ".join(error.problems or [str(error)]))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from distill.checkpoint import load_tokenizer
-from distill.seq2seq import load_seq2seq, set_languages
 from distill.task import Task
 from distill.translate import Engine, Hypothesis, Search
 from export.folder import seal_fp32, write_parts
@@ -20,15 +20,15 @@ from export.seq2seq.export import to_onnx
 from export.tasks.translation import Translation
 
 
-def open_teacher(checkpoint: Path, task: Task, work: Path) -> Engine:
-    """The checkpoint's fp32 graph as what translates; nothing of it stays in `work`.
+def open_teacher(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, checkpoint: Path, task: Task, work: Path
+) -> Engine:
+    """The fp32 graph of `model`, which was loaded from `checkpoint`, as what translates; nothing stays in `work`.
 
     Raises:
         CheckpointError: naming every reason why this checkpoint cannot be exported.
-        RecipeError: the model's tokenizer does not know the task's languages.
+        MissingExtraError: onnxruntime is not installed.
     """
-    model, tokenizer = load_seq2seq(checkpoint), load_tokenizer(checkpoint)
-    set_languages(model, tokenizer, task)
     check(model, tokenizer, task, LEAST_OPSET)
     graph = to_onnx(model, task, LEAST_OPSET)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
