@@ -29,8 +29,8 @@ def evenly_spaced(total: int, kept: int) -> list[int]:
     return [int(i * (total - 1) / (kept - 1)) for i in range(kept)]
 
 
-def chosen_layers(layers: int | Sequence[int] | None, total: int) -> list[int]:
-    """The teacher's layers that the student gets.
+def chosen_layers(layers: int | Sequence[int] | None, total: int, key: str = "layers") -> list[int]:
+    """The teacher's layers that the student gets; left out: half of them. `key` is the recipe's name for them.
 
     Raises:
         RecipeError: a layer that is not there, or one named twice.
@@ -38,11 +38,11 @@ def chosen_layers(layers: int | Sequence[int] | None, total: int) -> list[int]:
     if isinstance(layers, Sequence):
         wrong = [str(i) for i in layers if not 0 <= i < total]
         if wrong or not layers or len(set(layers)) != len(layers):
-            raise RecipeError(f"student.layers: expected different numbers from 0 to {total - 1}, found {list(layers)}")
+            raise RecipeError(f"student.{key}: expected different numbers from 0 to {total - 1}, found {list(layers)}")
         return list(layers)
     kept = max(1, total // 2) if layers is None else layers
     if kept > total:
-        raise RecipeError(f"student.layers: {kept} layers cannot be copied from a teacher of {total}")
+        raise RecipeError(f"student.{key}: {kept} layers cannot be copied from a teacher of {total}")
     return evenly_spaced(total, kept)
 
 

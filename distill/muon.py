@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): matrices of hidden layers move by their momentum made orthogonal, all else by AdamW.
 
 Its steps are longer than AdamW's by the time of a few small matrix products, and a training from random weights needs
-fewer of them.
+fewer of them. Several processes share these products.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def muon(model: nn.Module, args: TrainingArguments) -> torch.optim.Optimizer:
     A matrix's update is scaled to the size of AdamW's, 0.2 * sqrt(larger side) (Liu et al. 2025, section 2.2), so that
     one learning rate serves both. Embeddings and matrices decay, biases and norms do not.
     """
-    from pytorch_optimizer import Muon  # takes seconds, and few trainings ask for it
+    from distill.shared_muon import SharedMuon  # its library takes seconds, and few trainings ask for it
 
     hidden = hidden_matrices(model)
     known = {id(weight) for weight in hidden}
@@ -34,7 +34,7 @@ def muon(model: nn.Module, args: TrainingArguments) -> torch.optim.Optimizer:
         {**adamw, "params": [weight for weight in rest if weight.ndim > 1]},
         {**adamw, "params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    found: torch.optim.Optimizer = Muon(
+    found: torch.optim.Optimizer = SharedMuon(
         [group for group in groups if group["params"]], use_adjusted_lr=True, ns_method="gram_newton_schulz"
     )
     return found

@@ -13,6 +13,8 @@ from distill.sections import CLASSIFICATION, TRANSLATION, Count, Different, Frac
 
 ModelConfig = str | dict[str, Any]
 """The path of a config.json, or its keys."""
+CopiedLayers = Positive | Annotated[tuple[Count, ...], Field(min_length=1), Different]
+"""How many of a teacher's layers, or which ones."""
 
 
 class TrainingRecipe(Section):
@@ -163,7 +165,7 @@ class StudentRecipe(DistillationRecipe):
     config: ModelConfig | None = Field(
         None, description="start from random weights of this config.json; for translation also its keys"
     )
-    layers: Positive | Annotated[tuple[Count, ...], Field(min_length=1), Different] | None = Field(
+    layers: CopiedLayers | None = Field(
         None,
         description="how many layers are copied, evenly spaced, or which ones (counted from 0); left out: half",
         json_schema_extra=CLASSIFICATION,
@@ -176,14 +178,14 @@ class StudentRecipe(DistillationRecipe):
     intermediate_size: Positive | None = Field(
         None, description="fewer feed-forward neurons", json_schema_extra=CLASSIFICATION
     )
-    encoder_layers: Positive | None = Field(
+    encoder_layers: CopiedLayers | None = Field(
         None,
-        description="how many encoder layers are copied, evenly spaced; left out: all",
+        description="how many encoder layers are copied, evenly spaced, or which ones (counted from 0); left out: all",
         json_schema_extra=TRANSLATION,
     )
-    decoder_layers: Positive | None = Field(
+    decoder_layers: CopiedLayers | None = Field(
         None,
-        description="how many decoder layers are copied, evenly spaced; left out: half",
+        description="how many decoder layers are copied, evenly spaced (1: the last), or which ones; left out: half",
         json_schema_extra=TRANSLATION,
     )
     vocabulary: Literal["whole", "used"] = Field(

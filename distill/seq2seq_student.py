@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
-from distill.errors import RecipeError
 from distill.layers import model_config
-from distill.models import evenly_spaced
+from distill.models import chosen_layers
 from distill.recipe import StudentRecipe
 from distill.seq2seq import build_seq2seq, load_seq2seq
 from distill.task import Task
@@ -41,30 +40,33 @@ def build_seq2seq_student(
     return copied_seq2seq(teacher, recipe.encoder_layers, recipe.decoder_layers)
 
 
-def copied_seq2seq(teacher: nn.Module, encoder_layers: int | None, decoder_layers: int | None) -> nn.Module:
-    """A student made of evenly spaced layers of the teacher, the first and the last among them, and all the rest.
+Layers = int | Sequence[int] | None
+"""How many layers, or which ones."""
 
-    Left out: all encoder layers, and half of the decoder's, which take most of the time (Kasai et al. 2021). What the
-    teacher shares, embeddings and output matrix, the student shares.
+
+def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: Layers) -> nn.Module:
+    """A student made of evenly spaced layers of the teacher, or of those that are named, and all the rest.
+
+    Left out: all encoder layers, and half of the decoder's, which take most of the time (Kasai et al. 2021). A single
+    decoder layer is the teacher's last, after which the output matrix expects what it gets. What the teacher shares,
+    embeddings and output matrix, the student shares.
 
     Raises:
-        RecipeError: more layers than the teacher has.
+        RecipeError: layers that the teacher does not have.
     """
     config = copy.deepcopy(model_config(teacher))
     keys = ("num_layers", "num_decoder_layers") if hasattr(config, "num_decoder_layers") else _BART
     totals = [int(getattr(config, key)) for key in keys]
-    counts = [encoder_layers or totals[0], decoder_layers or max(1, totals[1] // 2)]
-    for name, count, total in zip(("encoder_layers", "decoder_layers"), counts, totals, strict=True):
-        if count > total:
-            raise RecipeError(f"student.{name}: {count} layers cannot be copied from a teacher of {total}")
-    for key, count in zip(keys, counts, strict=True):
-        setattr(config, key, count)
+    encoder = chosen_layers(encoder_layers or totals[0], totals[0], "encoder_layers")
+    decoder = chosen_layers(decoder_layers, totals[1], "decoder_layers")
+    kept = [encoder, [totals[1] - 1] if decoder_layers in (1, None) and len(decoder) == 1 else decoder]
+    for key, layers in zip(keys, kept, strict=True):
+        setattr(config, key, len(layers))
     if hasattr(config, "num_hidden_layers") and "num_hidden_layers" not in type(config).attribute_map:
-        config.num_hidden_layers = counts[0]
+        config.num_hidden_layers = len(encoder)
     student = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
-    kept = [evenly_spaced(total, count) for total, count in zip(totals, counts, strict=True)]
     weights = teacher.state_dict()
-    student.load_state_dict({key: weights[_source(key, kept)] for key in student.state_dict()})
+    student.load_state_dict({key: weights[_source(key, kept, weights)] for key in student.state_dict()})
     student.tie_weights()
     student.generation_config = copy.deepcopy(cast(Any, teacher).generation_config)
     return cast(nn.Module, student.eval())
@@ -73,12 +75,16 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: int | None, decoder_layer
 _BART = ("encoder_layers", "decoder_layers")
 
 
-def _source(key: str, kept: list[list[int]]) -> str:
-    """The teacher's name for a student's weight: `model.decoder.layers.1.fc1.weight`, `decoder.block.1.layer.…`."""
+def _source(key: str, kept: list[list[int]], weights: Container[str]) -> str:
+    """The teacher's name for a student's weight: `model.decoder.layers.1.fc1.weight`, `decoder.block.1.layer.…`.
+
+    T5's first layers hold the biases of all: what the chosen layer does not have is that of the layer itself.
+    """
     parts = key.split(".")
     for side, layers in zip(("encoder", "decoder"), kept, strict=True):
         for place in range(len(parts) - 2):
             if parts[place] == side and parts[place + 1] in ("layers", "block"):
                 parts[place + 2] = str(layers[int(parts[place + 2])])
-                return ".".join(parts)
+                found = ".".join(parts)
+                return found if found in weights else key
     return key

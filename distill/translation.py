@@ -29,7 +29,8 @@ from distill.training import Course, train
 from distill.translate import Search, by_length, translate
 from distill.translations import Translations
 from distill.vocabulary import tokenizer_sum
-from distill.words import renumbered, word_loss
+from distill.word_loss import word_loss
+from distill.words import renumbered
 
 
 def teach_pairs(

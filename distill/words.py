@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from distill.losses import UNLABELLED
 from distill.task import Task
 from distill.token_batches import collate_pairs, encode_pairs, lengths
 from distill.translate import by_length
@@ -151,43 +150,3 @@ def collate_words(pad: int, model: nn.Module, rows: Sequence[dict[str, Any]]) ->
     batch = collate_pairs(pad, model, rows)
     words = padded_words(rows, batch["labels"].shape[1])
     return batch if words is None else {**batch, "teacher_logits": words}
-
-
-def word_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    teacher: dict[str, torch.Tensor] | None,
-    temperature: float,
-    alpha: float,
-    smoothing: float,
-) -> torch.Tensor:
-    """A mean over words: alpha * T² * KL + (1 - alpha) * cross-entropy where the teacher was asked, else cross-entropy.
-
-    Args:
-        logits: the student's, `(batch, words, pieces)`.
-        labels: ids to learn `(batch, words)`, -100 where there is none.
-        teacher: what `padded_words` made of the teacher's words.
-        temperature: T, by which the teacher's were softened; the factor T² is that of `distillation_loss`.
-        alpha: weight of the teacher's part.
-        smoothing: label smoothing of the cross-entropy.
-    """
-    flat, wanted = logits.float().flatten(0, 1), labels.flatten()
-    losses = functional.cross_entropy(
-        flat, wanted, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
-    )
-    if teacher is not None:
-        there = teacher["there"].flatten() & (wanted != UNLABELLED)
-        divergence = _divergence(
-            flat[there] / temperature, teacher["pieces"].flatten(0, 1)[there], teacher["logs"].flatten(0, 1)[there]
-        )
-        mixed = alpha * temperature**2 * divergence + (1 - alpha) * losses[there]
-        losses = losses.masked_scatter(there, mixed)
-    return losses.sum() / (wanted != UNLABELLED).sum().clamp(min=1)
-
-
-def _divergence(student: torch.Tensor, pieces: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) over k pieces and "any other", `(words,)`, from softened logits `(words, pieces)`."""
-    total = student.logsumexp(dim=-1, keepdim=True)
-    others = student.scatter(-1, pieces, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    found = torch.cat([student.gather(-1, pieces), others], dim=-1) - total
-    return functional.kl_div(found, teacher, reduction="none", log_target=True).sum(dim=-1)

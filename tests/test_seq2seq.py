@@ -149,20 +149,37 @@ def test_a_copy_of_all_layers_answers_as_the_teacher(kind: str, tokenizer: PreTr
     assert torch.equal(answer(copied_seq2seq(teacher, 4, 4)), answer(teacher))
 
 
+CHOSEN: list[tuple[Any, Any, list[int], list[int]]] = [
+    (3, 2, [0, 1, 3], [0, 3]),
+    (None, 1, [0, 1, 2, 3], [3]),
+    (1, (0,), [0], [0]),
+    ((3, 1), (1, 2, 3), [3, 1], [1, 2, 3]),
+]
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_some_layers_are_copied_evenly_and_the_rest_is_kept(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
+@pytest.mark.parametrize(("encoder", "decoder", "in_encoder", "in_decoder"), CHOSEN)
+def test_some_layers_are_copied_and_the_rest_is_kept(
+    kind: str,
+    encoder: Any,
+    decoder: Any,
+    in_encoder: list[int],
+    in_decoder: list[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
     teacher = tiny(kind, tokenizer)
-    student = cast(Any, copied_seq2seq(teacher, 3, 2))
+    student = cast(Any, copied_seq2seq(teacher, encoder, decoder))
     own, source = student.state_dict(), teacher.state_dict()
     stack = "block" if kind == "t5" else "layers"
     prefix = "" if kind == "t5" else "model."
-    for side, kept in (("encoder", [0, 1, 3]), ("decoder", [0, 3])):
+    for side, kept in (("encoder", in_encoder), ("decoder", in_decoder)):
         for new, old in enumerate(kept):
             name = f"{prefix}{side}.{stack}.{new}."
             weights = {key.removeprefix(name): value for key, value in own.items() if key.startswith(name)}
             assert weights
             for key, value in weights.items():
-                assert torch.equal(value, source[f"{prefix}{side}.{stack}.{old}.{key}"])
+                layer = 0 if "relative_attention_bias" in key else old  # T5's first layers hold those of all
+                assert torch.equal(value, source[f"{prefix}{side}.{stack}.{layer}.{key}"])
         assert f"{prefix}{side}.{stack}.{len(kept)}." not in " ".join(own)
     assert student.get_output_embeddings().weight is student.get_input_embeddings().weight, "tied"
     assert student.generation_config.to_dict() == teacher.generation_config.to_dict()
@@ -174,6 +191,10 @@ def test_left_out_all_encoder_layers_and_half_of_the_decoder_are_copied(tokenize
     assert (config.encoder_layers, config.decoder_layers) == (4, 2)
     with pytest.raises(RecipeError, match=r"student\.decoder_layers: 5 layers cannot be copied from a teacher of 4"):
         copied_seq2seq(tiny("marian", tokenizer), None, 5)
+    with pytest.raises(
+        RecipeError, match=r"student\.encoder_layers: expected different numbers from 0 to 3, found \[4\]"
+    ):
+        copied_seq2seq(tiny("marian", tokenizer), (4,), 1)
 
 
 def mbart_tokenizer() -> PreTrainedTokenizerBase:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from distill.words import Words, _likeliest, joined, padded_words, word_loss
+from distill.word_loss import word_loss
+from distill.words import Words, _likeliest, joined, padded_words
 
 
 def stored(logits: torch.Tensor, kept: int, temperature: float = 1.0) -> Words:
