@@ -1,14 +1,16 @@
 # make demo    from labelled text to a tested int8 bundle, on real data
 # make test    the tests
-# Both create the environment first; PYTHON chooses the interpreter (3.11 or newer).
+# make peers   environments of other engines, for `compress bench --against`
+# They create the environment first; PYTHON chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUNTIME := .venv-runtime
+PEERS := openvino ctranslate2 optimum
 
-.PHONY: demo test check runtime-test clean
+.PHONY: demo test check runtime-test peers clean
 
 demo: $(READY)
 	$(BIN)/compress run recipes/sentiment.yaml
@@ -37,5 +39,13 @@ $(RUNTIME)/.ready: pyproject.toml constraints.txt
 	$(RUNTIME)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu]' pytest hypothesis
 	touch $@
 
+# Each peer alone in its environment: what they need of each other's packages does not fit together.
+peers: $(PEERS:%=.peers/%/.ready)
+
+.peers/%/.ready: bench/peers/requirements/%.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(RUNTIME) *.egg-info
+	rm -rf $(VENV) $(RUNTIME) .peers *.egg-info

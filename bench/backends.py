@@ -53,9 +53,17 @@ RUNTIMES: Mapping[str, str] = MappingProxyType(
     {
         "torch": "bench.with_torch",
         "onnxruntime": "bench.with_onnxruntime",
+        "openvino": "bench.peers.remote",
+        "ctranslate2": "bench.peers.remote",
+        "optimum": "bench.peers.remote",
     }
 )
 """Modules are imported when their runtime is asked for: memory is measured with one runtime in the process."""
+
+
+def own_time(backend: Backend) -> float | None:
+    """The milliseconds of its last answer, from a backend that counts them itself: one in another process."""
+    return getattr(backend, "milliseconds", None)
 
 
 def open_candidate(candidate: Candidate, threads: int, device: str) -> AbstractContextManager[Backend]:

@@ -15,6 +15,8 @@ from export.manifest import CONFIG, MANIFEST
 from export.texts import Limits, read_limits
 
 TASK = "task.json"
+PEER, SOURCE = "peer.json", "source.json"
+"""In a peer's folder: which peer and precision it is for, and the config.json of the model it was made from."""
 CHECKPOINTS = ("teacher", "student", "pruned")
 CHECKPOINT_FILES = (
     "config.json",
@@ -60,7 +62,7 @@ def from_bundle(model: str, folder: Path) -> Candidate:
 
 
 def from_folder(folder: Path, model: str | None = None) -> Candidate:
-    """A bundle or a checkpoint, whichever `folder` holds; named like the folder unless told otherwise.
+    """A bundle, a checkpoint or a peer's model, whichever `folder` holds; named like the folder unless told otherwise.
 
     Raises:
         BundleError: a damaged bundle.
@@ -69,6 +71,9 @@ def from_folder(folder: Path, model: str | None = None) -> Candidate:
     name = model or folder.resolve().name
     if (folder / MANIFEST).is_file():
         return from_bundle(name, folder)
+    if (folder / PEER).is_file():
+        about = json.loads((folder / PEER).read_bytes())
+        return Candidate(name, about["peer"], about["precision"], folder)
     if (folder / CONFIG).is_file():
         return from_checkpoint(name, folder)
     raise DataError(f"{folder} is neither a bundle ({MANIFEST}) nor a checkpoint ({CONFIG})")
@@ -142,17 +147,20 @@ def size(candidate: Candidate) -> Size:
 
 def limits(candidate: Candidate) -> Limits:
     """How many ids and positions the model has."""
-    return read_limits((candidate.folder / CONFIG).read_bytes())
+    source = candidate.folder / SOURCE
+    return read_limits((source if source.is_file() else candidate.folder / CONFIG).read_bytes())
 
 
 def _files(folder: Path) -> list[Path]:
     """The files that inference reads."""
-    if (folder / MANIFEST).is_file():
+    if (folder / MANIFEST).is_file() or (folder / PEER).is_file():
         return [path for path in folder.rglob("*") if path.is_file()]
     return [folder / name for name in CHECKPOINT_FILES if (folder / name).is_file()]
 
 
 def _weights(folder: Path) -> Path:
-    """The file that holds the weights."""
+    """The file that holds the weights; of a peer the largest one."""
+    if (folder / PEER).is_file():
+        return max(_files(folder), key=lambda path: path.stat().st_size)
     manifest = folder / MANIFEST
     return folder / json.loads(manifest.read_bytes())["model"] if manifest.is_file() else folder / WEIGHTS

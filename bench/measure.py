@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from bench.markdown import markdown
 from bench.memory import measure_memory
 from bench.notes import notes
 from bench.page import page
+from bench.peers.environments import PEERS
+from bench.peers.prepare import peers_of
 from bench.plots import write_png
 from bench.quality import origins
 from bench.tasks import KINDS, Answers, Kind
@@ -93,10 +97,26 @@ def measure_folders(
     progress: Progress = silent,
 ) -> Report:
     """Measure bundles and checkpoints named like their folders, and write the report into `target`."""
-    candidates = [from_folder(folder) for folder in folders]
-    report = measure(name, candidates, settings, dataset, seed=seed, plan=plan, progress=progress)
+    own = [from_folder(folder) for folder in folders]
+    with with_peers(own, settings, dataset) as (candidates, left_out):
+        report = measure(name, candidates, settings, dataset, seed=seed, plan=plan, progress=progress)
+    report = replace(report, notes=(*report.notes, *left_out))
     write_all(report, target)
     return report
+
+
+@contextmanager
+def with_peers(
+    candidates: Sequence[Candidate], settings: BenchRecipe, dataset: Dataset | None
+) -> Iterator[tuple[list[Candidate], list[str]]]:
+    """The candidates and the peers that are asked for, whose files are there for as long; and who was left out."""
+    if not settings.against:
+        yield list(candidates), []
+        return
+    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
+        texts = _kind(candidates, dataset).texts_of(dataset.splits["train"]) if dataset else []
+        peers, left_out = peers_of(candidates, settings.against, texts, Path(scratch))
+        yield [*candidates, *peers], left_out
 
 
 def write_all(report: Report, folder: Path) -> None:
@@ -143,10 +163,10 @@ def _answers(
 
 
 def _memory(candidates: Sequence[Candidate], length: int, progress: Progress) -> list[Memory]:
-    """Every candidate's peak memory, one process after the other."""
-    rows = []
-    for done, candidate in enumerate(candidates):
-        progress("memory", done, len(candidates))
+    """The peak memory of each candidate that is no peer, one process after the other."""
+    own, rows = [candidate for candidate in candidates if candidate.runtime not in PEERS], []
+    for done, candidate in enumerate(own):
+        progress("memory", done, len(own))
         rows.append(measure_memory(candidate, threads=1, batch=MEMORY_BATCH, length=length))
-    progress("memory", len(candidates), len(candidates))
+    progress("memory", len(own), len(own))
     return rows

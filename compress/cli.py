@@ -203,9 +203,16 @@ def quantize(source: Path, data: Path | None, **found: Any) -> None:
 @compress.command()
 @click.argument("sources", type=FOLDER, nargs=-1, required=True)
 @click.option("--recipe", "data", type=FOLDER, help="Recipe that names data and settings, when SOURCES are folders.")
+@click.option("--against", metavar="ENGINES", help="Other engines in the same rounds: openvino,ctranslate2,optimum.")
 @recipe_options
-def bench(sources: tuple[Path, ...], data: Path | None, **found: Any) -> None:
-    """Measure quality, latency, size and memory: of a recipe's run, or of checkpoints and bundles side by side."""
+def bench(sources: tuple[Path, ...], data: Path | None, against: str | None, **found: Any) -> None:
+    """Measure quality, latency, size and memory: of a recipe's run, or of checkpoints and bundles side by side.
+
+    --against takes the weights of the last checkpoint to other engines, in int8. `make peers` installs these, each in
+    an environment of its own; one that is missing is named in the report.
+    """
+    if against is not None:
+        found["overrides"] += (f"bench.against=[{against}]",)
 
     def work(opened: Run) -> Any:
         from compress import steps

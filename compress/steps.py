@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.candidates import CHECKPOINTS, run_candidates
 from bench.grid import lengths_of
-from bench.measure import measure, write_all
+from bench.measure import measure, with_peers, write_all
 from bench.tasks import KINDS
 from compress.prune import Batch, importance, prune
 from compress.quantize import quantize, resolved
@@ -188,10 +188,11 @@ def run_bench(opened: Run) -> Manifest:
         checkpoints = [name for name in measured(opened) if name in CHECKPOINTS]
         candidates = run_candidates(opened.folder, teacher if teacher.is_dir() else None, checkpoints)
         recipe = opened.recipe
-        report = measure(
-            recipe.name, candidates, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
-        )
-        report = replace(report, notes=(*_made_of(opened), *report.notes))
+        with with_peers(candidates, recipe.bench, opened.dataset) as (together, left_out):
+            report = measure(
+                recipe.name, together, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
+            )
+        report = replace(report, notes=(*_made_of(opened), *report.notes, *left_out))
         write_all(report, folder)
         return {"notes": list(report.notes)}
 

@@ -19,10 +19,12 @@ from distill.config_file import build, config_problems, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.hub import hub_problem
 from distill.layers import apply_sizes, model_config
+from distill.marian_tokenizer import is_marian, read_marian
 from distill.sources import resolve
 from distill.task import Task
+from distill.two_sided import read_target, two_sided
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
@@ -209,11 +211,13 @@ def _fresh_head(model: nn.Module, rows: int) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's fast tokenizer.
+    """The folder's fast tokenizer; two-sided where sources and targets are divided in different ways.
 
     Raises:
         CheckpointError: there is none that can be written as tokenizer.json.
     """
+    if is_marian(folder):
+        return read_marian(folder)
     if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
         raise CheckpointError(f"{folder} has no tokenizer", [f"expected one of {', '.join(TOKENIZER_FILES)}"])
     try:
@@ -222,6 +226,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{folder} has no tokenizer that can be loaded", [first_line(error)]) from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{folder}: its tokenizer has no tokenizer.json form, which bundles need")
+    target = read_target(folder)
+    if target is not None:
+        return two_sided(tokenizer, tokenizer.backend_tokenizer, target)
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 

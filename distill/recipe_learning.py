@@ -83,6 +83,13 @@ class TeacherRecipe(Section):
         "256, …}; what follows from the vocabulary is filled in",
         json_schema_extra=TRANSLATION,
     )
+    source_prefix: str | None = Field(
+        None,
+        min_length=1,
+        description='what a pretrained model expects before each source ("translate English to Italian: "); it becomes '
+        "part of the tokenizer",
+        json_schema_extra=TRANSLATION,
+    )
     training: TrainingRecipe | None = Field(
         TrainingRecipe(), description="how the teacher is fine-tuned; null: it is used as it is"
     )
@@ -91,6 +98,10 @@ class TeacherRecipe(Section):
     def _one_start(self) -> TeacherRecipe:
         if (self.model is None) == (self.config is None):
             raise ValueError("give teacher.model, or for translation from scratch teacher.config")
+        if self.config is not None and self.source_prefix is not None:
+            raise ValueError(
+                "a teacher of random weights expects nothing before its sources: leave `source_prefix` out"
+            )
         if self.config is not None and self.training is None:
             raise ValueError("a teacher of random weights has to be trained: give `training`")
         return self

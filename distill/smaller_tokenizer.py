@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from distill.checkpoint import load_tokenizer
 from distill.errors import CheckpointError, DataError
 from distill.pieces import MODELS, Form, inside, needed, smaller, vocabulary_of
+from distill.two_sided import TwoSidedTokenizer
 
 FIRST = 8
 """Ids below this stay as they are: transformers' classes count on them (`unk_id` of T5's and mBART's tokenizers)."""
@@ -60,6 +61,8 @@ def _form(tokenizer: PreTrainedTokenizerBase) -> Form:
     """
     if not tokenizer.is_fast:
         raise CheckpointError(f"{type(tokenizer).__name__} has no tokenizer.json form; its vocabulary cannot shrink")
+    if isinstance(tokenizer, TwoSidedTokenizer):
+        raise CheckpointError("its sources and targets are divided by two tokenizers; its vocabulary cannot shrink")
     form: Form = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
     if form["model"]["type"] not in MODELS:
         raise CheckpointError(f"{form['model']['type']} vocabularies cannot shrink; supported: {', '.join(MODELS)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from translation_models import TASK, toy_sources, write_translator
 
-from bench.backends import open_candidate
+from bench.backends import Backend, open_candidate
 from bench.candidates import Candidate, from_bundle, from_checkpoint, from_folder, kind_of, longest
 from bench.evaluate import evaluate_folder
 from bench.latency import Cell, Place, summarise
@@ -101,7 +102,7 @@ def test_row_49_translations_that_never_ended_are_counted() -> None:
 
 def test_rates_by_hand() -> None:
     sentences = [[Written("a b", 3, False), Written("c", 2, False)], [Written("a b c d", 6, False)] * 2]
-    work = Writing(lambda number: sentences[number])
+    work = Writing(cast(Backend, None), lambda number: sentences[number])
     for number in (0, 0, 1):
         work(number)
     times = np.array([[100.0, 300.0], [400.0, 400.0]])  # medians 200 and 400 ms

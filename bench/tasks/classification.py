@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.backends import Backend, Classifier, open_candidate
+from bench.backends import Backend, Batch, Classifier, open_candidate, own_time
 from bench.batches import fixed_batch, mean_length
 from bench.candidates import Candidate
 from bench.latency import Cell, Place, Work
@@ -140,12 +140,19 @@ def work(candidate: Candidate, backend: Backend, cell: Cell, texts: Sequence[Tex
     if cell.work == "text":
         return partial(_answer_one, cast(Classifier, backend), list(texts))
     batch = fixed_batch(candidate.folder / "tokenizer.json", texts, cell.batch, cell.length, seed)
-    return lambda number: backend.run(batch)
+    return partial(_answer_batch, backend, batch)
 
 
-def _answer_one(backend: Classifier, texts: Sequence[Text], number: int) -> object:
+def _answer_batch(backend: Backend, batch: Batch, number: int) -> float | None:
+    """Answer the same ids in each round."""
+    backend.run(batch)
+    return own_time(backend)
+
+
+def _answer_one(backend: Classifier, texts: Sequence[Text], number: int) -> float | None:
     """Answer text `number`, counting round."""
-    return backend.logits([texts[number % len(texts)]], 1)
+    backend.logits([texts[number % len(texts)]], 1)
+    return own_time(backend)
 
 
 def finished(row: Latency, done: Work, times: NDArray[np.float64]) -> Latency:

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.backends import Backend, Batch, Translating, open_candidate
+from bench.backends import Backend, Batch, Translating, open_candidate, own_time
 from bench.batches import fixed_batch, mean_length
 from bench.candidates import Candidate
 from bench.compare import median_interval
@@ -144,12 +144,14 @@ def cells(
 class Writing:
     """One model's work in a cell, as `bench.latency.Work`; remembers what was written in each round."""
 
+    backend: Backend
     run: Callable[[int], Sequence[Written]]
     written: dict[int, Sequence[Written]] = field(default_factory=dict)
 
-    def __call__(self, number: int) -> None:
+    def __call__(self, number: int) -> float | None:
         """The work of round `number`."""
         self.written[number] = self.run(number)
+        return own_time(self.backend)
 
     def per_second(self, times: NDArray[np.float64], words: bool) -> NDArray[np.float64]:
         """Words, or tokens, a second in each round `(rounds,)`, of milliseconds `(rounds, runs)`."""
@@ -163,9 +165,9 @@ class Writing:
 def work(candidate: Candidate, backend: Backend, cell: Cell, texts: Sequence[Text], seed: int) -> Writing:
     """The next sentences each time, tokenizer included; or the same ids."""
     if cell.work == "text":
-        return Writing(partial(_translate, cast(Translating, backend), [str(text) for text in texts], cell))
+        return Writing(backend, partial(_translate, cast(Translating, backend), [str(text) for text in texts], cell))
     batch = fixed_batch(candidate.folder / "tokenizer.json", texts, cell.batch, cell.length, seed)
-    return Writing(partial(_write, backend, batch))
+    return Writing(backend, partial(_write, backend, batch))
 
 
 def _translate(backend: Translating, texts: Sequence[str], cell: Cell, number: int) -> list[Written]:

@@ -27,6 +27,7 @@ from distill.task import Task
 from distill.translate import Engine
 from distill.translation import distil_pairs, for_vocabulary, teach_pairs
 from distill.translations import Translations
+from distill.two_sided import with_prefix
 from distill.vocabulary import train_vocabulary
 
 LOG = logging.getLogger("potstill")
@@ -52,6 +53,8 @@ def make_teacher(opened: Run, folder: Path) -> Manifest:
     source = opened.source(recipe.teacher.model, recipe.teacher.config)
     if recipe.teacher.model is not None and source is not None:
         model, tokenizer = load_seq2seq(source), load_tokenizer(source)
+        if recipe.teacher.source_prefix is not None:
+            tokenizer = with_prefix(tokenizer, recipe.teacher.source_prefix)
     else:
         tokenizer = _vocabulary(opened, "teach")
         keys = recipe.teacher.config if isinstance(recipe.teacher.config, dict) else {}
