@@ -3,8 +3,8 @@
 The hub's Marian models (opus-mt) come with `source.spm`, `target.spm` and `vocab.json`. A piece's number is its place
 in vocab.json, which is not its place in either model. So both sides become unigram tokenizers over the same list of
 pieces. What one side's model does not know has a score there that no text is divided by. Only a character that this
-model lacks altogether gets the other side's piece for it, as from transformers' MarianTokenizer; of several such in a row
-that one makes a single unknown piece.
+model lacks altogether gets the other side's piece for it, as from transformers' MarianTokenizer; of several such in a
+row that one makes a single unknown piece.
 """
 
 from __future__ import annotations

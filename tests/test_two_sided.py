@@ -73,11 +73,11 @@ def project(place: Path, teacher: dict[str, Any]) -> Project:
     training = {"num_train_epochs": 1, "tokens_per_batch": 400, "bf16": False}
     recipe = {
         "name": "two-sided",
-        "data": {"source": "pairs.tsv", "columns": ["en", "it"], "splits": {"validation": 0.2, "test": 0.2}},
+        "data": {"source": "pairs.tsv", "columns": ["en", "it"], "split": {"validation": 0.2, "test": 0.2}},
         "task": {"kind": "translation", "text": "en", "target": "it", "max_length": 24},
         "teacher": {"training": training, **teacher},
         "label": {"beams": 2, "word_logits": 3},
-        "student": {"decoder_layers": 1, "training": training},
+        "student": {"decoder_layers": 1, "temperature": 1.0, "targets": "both", "training": training},
     }
     (place / "recipe.yaml").write_text(json.dumps(recipe))
     return Project(place)
@@ -104,7 +104,7 @@ def test_a_marian_teacher_as_the_hub_has_it(folder: Path, tmp_path: Path) -> Non
     bundle = shipped(project(tmp_path, {"model": "opus"}), run)
     student = transformers.AutoModelForSeq2SeqLM.from_pretrained(run / "student")
     text = ENGLISH[0]
-    expected = student.generate(**theirs([text], return_tensors="pt"), max_length=24, num_beams=1)
+    expected = student.generate(**theirs([text], return_tensors="pt"), max_new_tokens=24, num_beams=1)
     [found] = potstill.load(bundle)([text], beams=1)
     assert found.text == theirs.decode(expected[0], skip_special_tokens=True)
 
@@ -116,6 +116,6 @@ def test_a_t5_teacher_with_its_prefix(tmp_path: Path) -> None:
     run = tmp_path / "run"
     bundle = shipped(project(tmp_path, {"model": "t5", "source_prefix": PREFIX}), run)
     student = transformers.AutoModelForSeq2SeqLM.from_pretrained(run / "student")
-    expected = student.generate(**tokenizer([PREFIX + "the cat"], return_tensors="pt"), max_new_tokens=23, num_beams=1)
+    expected = student.generate(**tokenizer([PREFIX + "the cat"], return_tensors="pt"), max_new_tokens=24, num_beams=1)
     [found] = potstill.load(bundle)(["the cat"], beams=1)
     assert found.text == tokenizer.decode(expected[0], skip_special_tokens=True)
