@@ -76,7 +76,8 @@ def form(candidate: Candidate) -> str:
     """A model's form in one line: "student torch", "student onnx fp32", "bundle onnx int8 static"."""
     if candidate.runtime == "torch":
         return f"{candidate.model} torch"
-    return " ".join(filter(None, [candidate.model, "onnx", candidate.precision, candidate.method]))
+    runtime = "onnx" if candidate.runtime == "onnxruntime" else candidate.runtime
+    return " ".join(filter(None, [candidate.model, runtime, candidate.precision, candidate.method]))
 
 
 def warnings_below(rows: Sequence[Quality], baseline: float, doing: str) -> list[str]:

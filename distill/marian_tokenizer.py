@@ -42,8 +42,7 @@ def read_marian(folder: Path) -> TwoSidedTokenizer:
         CheckpointError: its files cannot be read, or are of a kind that has no such form.
     """
     pieces = _pieces(folder)
-    settings = files.read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
-    if settings.get("separate_vocabs"):
+    if _has_separate_vocabularies(folder / SETTINGS):
         raise CheckpointError(f"{folder}: source and target have vocabularies of their own, which is not supported")
     source, target = (_side(folder / name, pieces) for name in (SOURCE_MODEL, TARGET_MODEL))
     return TwoSidedTokenizer(
@@ -55,6 +54,18 @@ def read_marian(folder: Path) -> TwoSidedTokenizer:
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+
+
+def _has_separate_vocabularies(settings: Path) -> bool:
+    """Whether the tokenizer's settings say that source and target have a vocabulary each.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    try:
+        return settings.exists() and bool(files.read_json(settings).get("separate_vocabs"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{settings} cannot be read: {error}") from error
 
 
 def _pieces(folder: Path) -> list[str]:

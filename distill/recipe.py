@@ -109,7 +109,9 @@ class BenchRecipe(Section):
         ("cpu",), min_length=1, description="where"
     )
     against: Annotated[tuple[Literal["torch", "openvino", "ctranslate2", "optimum"], ...], Different] = Field(
-        (), description="other engines, measured with the same weights in the same rounds; `make peers` installs them"
+        (),
+        description="other engines, measured with the same weights in the same rounds (`make peers` installs them); "
+        "torch is measured anyway where there is a checkpoint",
     )
     seconds_per_cell: float = Field(
         4.0, gt=0, description="time given to one batch, length and thread count, all models together"

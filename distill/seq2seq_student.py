@@ -59,7 +59,9 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: L
     totals = [int(getattr(config, key)) for key in keys]
     encoder = chosen_layers(encoder_layers or totals[0], totals[0], "encoder_layers")
     decoder = chosen_layers(decoder_layers, totals[1], "decoder_layers")
-    kept = [encoder, [totals[1] - 1] if decoder_layers in (1, None) and len(decoder) == 1 else decoder]
+    if len(decoder) == 1 and not isinstance(decoder_layers, Sequence):
+        decoder = [totals[1] - 1]
+    kept = [encoder, decoder]
     for key, layers in zip(keys, kept, strict=True):
         setattr(config, key, len(layers))
     if hasattr(config, "num_hidden_layers") and "num_hidden_layers" not in type(config).attribute_map:

@@ -42,8 +42,8 @@ def word_loss(
 class _Total(torch.autograd.Function):
     """A weighted sum over words of cross-entropy and of KL(teacher || student) over k pieces and "any other".
 
-    Logits `(words, pieces)` are by far the largest table of a step, and autograd goes over it some twenty times for
-    these two losses. Here they share one softmax if the temperature is 1, and it becomes the gradient in place.
+    Logits `(words, pieces)` are by far the largest table of a step, and autograd makes several of its size for these
+    two losses. Here they share one softmax if the temperature is 1, and it becomes the gradient in place.
 
     With p the student's softmax, s the smoothing and n pieces, the gradient of the cross-entropy is
     p - (1 - s) onehot - s / n. With q the student's softmax at temperature T, q_o what it gives all others, and t and

@@ -116,6 +116,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("vocab.json", json.dumps({"</s>": 0, "<unk>": 1, "<pad>": 7}).encode(), "numbered from 0"),
     ("source.spm", b"no model", "not a SentencePiece model"),
     ("source.spm", lambda: model(ENGLISH, model_type="bpe"), "only SentencePiece's unigram models"),
+    ("tokenizer_config.json", b"[", "cannot be read"),
     ("tokenizer_config.json", json.dumps({"separate_vocabs": True}).encode(), "vocabularies of their own"),
 ]
 

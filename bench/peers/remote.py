@@ -37,7 +37,7 @@ class Remote:
     reader: TextReader
     process: subprocess.Popen[str]
     errors: IO[str]
-    milliseconds: float | None = field(default=None, init=False)
+    milliseconds: float = field(default=0.0, init=False)
 
     def run(self, batch: Batch) -> object:
         """Logits `(rows, labels)`, or translations of as many tokens as the sources have."""
@@ -68,7 +68,7 @@ class Remote:
         """The ids of one batch of texts."""
         start = time.perf_counter_ns()
         found = self.reader.arrays(self.reader.read(list(texts)))
-        self.milliseconds = (self.milliseconds or 0.0) + (time.perf_counter_ns() - start) / 1e6
+        self.milliseconds += (time.perf_counter_ns() - start) / 1e6
         return found
 
     def _ask(self, batch: Batch, **rules: int) -> list[Any]:
@@ -79,7 +79,7 @@ class Remote:
         """
         question = {"ids": batch["input_ids"].tolist(), "mask": batch["attention_mask"].tolist(), **rules}
         found = _talk(self, question)
-        self.milliseconds = (self.milliseconds or 0.0) + float(found["milliseconds"])
+        self.milliseconds += float(found["milliseconds"])
         return list(found["answer"])
 
 

@@ -17,16 +17,21 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 
 
-class Peer(Protocol):
-    """An open model. Ids and mask are `(rows, length)`."""
+class Classifier(Protocol):
+    """An open classifier. Ids and mask are `(rows, length)`."""
 
-    def run(self, ids: Ids, mask: Ids) -> list[list[float]]:
-        """Logits `(rows, labels)`; of an engine without the head, what it gives instead."""
+    def logits(self, ids: Ids, mask: Ids) -> list[list[float]]:
+        """Logits `(rows, labels)`."""
+
+
+class Translator(Protocol):
+    """An open translator. Ids and mask are `(rows, length)`."""
 
     def translate(self, ids: Ids, mask: Ids, beams: int, least: int, most: int) -> list[list[int]]:
         """The tokens of the best translation of each row, the end left out: at least and at most so many."""
 
 
+Peer = Classifier | Translator
 Opener = Callable[[Path, str, int], Peer]
 Preparer = Callable[[Path, Path, str, Path | None], None]
 
@@ -55,9 +60,9 @@ def _serve(open_model: Callable[[], Peer]) -> None:
 
 
 def _answer(model: Peer, question: dict[str, Any]) -> dict[str, Any]:
-    """One answer, and the milliseconds that it took."""
+    """One answer, and the milliseconds that it took; what stands beside ids and mask are the rules of a translation."""
     ids, mask = (np.asarray(question.pop(name), np.int64) for name in ("ids", "mask"))
-    work = model.translate if question else model.run
+    work = getattr(model, "translate" if question else "logits")
     start = time.perf_counter_ns()
     found = work(ids, mask, **question)
     return {"milliseconds": (time.perf_counter_ns() - start) / 1e6, "answer": found}

@@ -1,7 +1,7 @@
 """CTranslate2: a checkpoint's weights in its own format. Runs in the peer's environment.
 
 Its converter wants the files of Marian's own tokenizer; a checkpoint has a tokenizer.json alone. So the specification
-is filled in here, from the weights' names: Marian models, and encoders like BERT, without their head.
+is filled in here, from the weights' names, for Marian models.
 """
 
 from __future__ import annotations
@@ -19,22 +19,20 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 class Model:
-    """An open translator, or an open encoder without a head."""
+    """An open translator."""
 
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import ctranslate2
 
         tokens: list[str] = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
         self.tokens, self.numbers = tokens, {token: number for number, token in enumerate(tokens)}
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = {"compute_type": "int8" if precision == "int8" else "float32", "inter_threads": 1}
-        opened = ctranslate2.Encoder if about["encoder"] else ctranslate2.Translator
-        self.model = opened(str(folder), device="cpu", intra_threads=threads, **settings)
-
-    def run(self, ids: Ids, mask: Ids) -> list[list[float]]:
-        """What the pooling gives, `(rows, width)`: there is no head."""
-        found: list[list[float]] = np.asarray(self.model.forward_batch(_rows(ids, mask)).pooler_output).tolist()
-        return found
+        self.model = ctranslate2.Translator(
+            str(folder),
+            device="cpu",
+            compute_type="int8" if precision == "int8" else "float32",
+            inter_threads=1,
+            intra_threads=threads,
+        )
 
     def translate(self, ids: Ids, mask: Ids, beams: int, least: int, most: int) -> list[list[int]]:
         """The tokens of the best translation of each row."""
@@ -55,19 +53,16 @@ def prepare(source: Path, target: Path, precision: str, calibration: Path | None
     from safetensors.numpy import load_file
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] != "marian":
+        raise SystemExit(f"{config['model_type']} models are not converted for CTranslate2; supported: marian")
     vocabulary = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = _tokens(vocabulary, config["vocab_size"])
     weights = {name: value.astype(np.float32) for name, value in load_file(source / "model.safetensors").items()}
-    kind = config["model_type"]
-    if kind not in FILLED:
-        raise SystemExit(f"{kind} models are not converted for CTranslate2; supported: {', '.join(FILLED)}")
-    spec = FILLED[kind](config, weights, tokens)
+    spec = _marian(config, weights, tokens)
     spec.validate()
     spec.optimize(quantization="int8" if precision == "int8" else None)
     spec.save(str(target))
     (target / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
-    about = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    (target / "config.json").write_text(json.dumps(about | {"encoder": kind != "marian"}), encoding="utf-8")
 
 
 def _tokens(tokenizer: dict[str, Any], size: int) -> list[str]:
@@ -143,44 +138,6 @@ def _marian_layer(spec: Any, weights: Weights, stem: str, cross: bool) -> None:
     _linear(spec.ffn.linear_0, weights, [f"{stem}.fc1"])
     _linear(spec.ffn.linear_1, weights, [f"{stem}.fc2"])
     _norm(spec.ffn.layer_norm, weights, f"{stem}.final_layer_norm")
-
-
-def _bert(config: dict[str, Any], weights: Weights, tokens: list[str]) -> Any:
-    """BERT without its head."""
-    from ctranslate2.specs import common_spec, transformer_spec
-
-    encoder = transformer_spec.TransformerEncoderSpec(
-        config["num_hidden_layers"],
-        config["num_attention_heads"],
-        pre_norm=False,
-        activation=common_spec.Activation.GELU,
-        layernorm_embedding=True,
-        num_source_embeddings=2,
-        embeddings_merge=common_spec.EmbeddingsMerge.ADD,
-    )
-    tanh = common_spec.Activation.Tanh
-    spec = transformer_spec.TransformerEncoderModelSpec(encoder, pooling_layer=True, pooling_activation=tanh)
-    encoder.scale_embeddings = False
-    encoder.embeddings[0].weight = weights["bert.embeddings.word_embeddings.weight"]
-    encoder.embeddings[1].weight = weights["bert.embeddings.token_type_embeddings.weight"]
-    encoder.position_encodings.encodings = weights["bert.embeddings.position_embeddings.weight"]
-    _norm(encoder.layernorm_embedding, weights, "bert.embeddings.LayerNorm")
-    _linear(spec.pooler_dense, weights, ["bert.pooler.dense"])
-    for number, layer in enumerate(encoder.layer):
-        stem = f"bert.encoder.layer.{number}"
-        attention = layer.self_attention
-        _linear(attention.linear[0], weights, [f"{stem}.attention.self.{part}" for part in ("query", "key", "value")])
-        _linear(attention.linear[1], weights, [f"{stem}.attention.output.dense"])
-        _norm(attention.layer_norm, weights, f"{stem}.attention.output.LayerNorm")
-        _linear(layer.ffn.linear_0, weights, [f"{stem}.intermediate.dense"])
-        _linear(layer.ffn.linear_1, weights, [f"{stem}.output.dense"])
-        _norm(layer.ffn.layer_norm, weights, f"{stem}.output.LayerNorm")
-    spec.register_vocabulary(tokens)
-    spec.config.unk_token, spec.config.layer_norm_epsilon = tokens[0], config["layer_norm_eps"]
-    return spec
-
-
-FILLED = {"marian": _marian, "bert": _bert}
 
 
 def _linear(spec: Any, weights: Weights, names: list[str]) -> None:

@@ -14,7 +14,7 @@ FILE = "openvino_model.xml"
 
 
 class Model:
-    """An open classifier; translation is not made for it."""
+    """An open classifier."""
 
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import openvino
@@ -24,16 +24,12 @@ class Model:
         self.request = self.compiled.create_infer_request()
         self.names = [node.get_any_name() for node in self.compiled.inputs]
 
-    def run(self, ids: Ids, mask: Ids) -> list[list[float]]:
+    def logits(self, ids: Ids, mask: Ids) -> list[list[float]]:
         """Logits `(rows, labels)`."""
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         self.request.infer({name: feed[name] for name in self.names}, share_inputs=True)
         found: list[list[float]] = self.request.get_output_tensor(0).data.tolist()
         return found
-
-    def translate(self, ids: Ids, mask: Ids, beams: int, least: int, most: int) -> list[list[int]]:
-        """Nothing."""
-        raise NotImplementedError("translation with OpenVINO")
 
 
 def prepare(source: Path, target: Path, precision: str, calibration: Path | None) -> None:

@@ -27,7 +27,7 @@ class Model:
         opened = ORTModelForSeq2SeqLM if translates else ORTModelForSequenceClassification
         self.model: Any = opened.from_pretrained(folder, session_options=options)
 
-    def run(self, ids: Ids, mask: Ids) -> list[list[float]]:
+    def logits(self, ids: Ids, mask: Ids) -> list[list[float]]:
         """Logits `(rows, labels)`."""
         import torch
 
@@ -41,7 +41,8 @@ class Model:
 
         rows = self.model.generate(
             input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), num_beams=beams,
-            min_new_tokens=least, max_new_tokens=most, max_length=None, early_stopping=False,
+            min_new_tokens=least, max_new_tokens=most, max_length=None,
+            early_stopping=False, length_penalty=1.0, no_repeat_ngram_size=0,
         )  # fmt: skip
         end, pad = self.model.config.eos_token_id, self.model.config.pad_token_id
         return [_until(row[1:].tolist(), {end, pad}) for row in rows]

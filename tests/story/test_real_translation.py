@@ -65,4 +65,5 @@ def test_teacher_student_and_bundle_have_learned_italian(run: Path) -> None:
     assert set(bleu) >= {"teacher", "student", "bundle"}
     assert min(bleu.values()) > copied + 3, "better than not translating"
     found = [answer.text for answer in load(run / "bundle", threads=1)(sources)]
-    assert corpus_score("bleu", found, references, "it")[0] == pytest.approx(bleu["bundle"], abs=0.5)
+    # int8 answers follow their batch: the report's batches are others, and so are some of the words
+    assert corpus_score("bleu", found, references, "it")[0] == pytest.approx(bleu["bundle"], abs=1.5)
