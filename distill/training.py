@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_model as load_weights
 from torch import nn
 from transformers import (
     EvalPrediction,
@@ -148,9 +148,13 @@ def _run(loop: Loop, start: Path | None, patience: Patience, recipe: TrainingRec
 
 
 def _finish(loop: Loop, last: Path, state: TrainerState) -> None:
-    """End a training that was cut off after its last step: take the best weights."""
+    """End a training that was cut off after its last step: take the best weights.
+
+    Not in the file: weights that share another's memory, and positions that are computed.
+    """
     best = checkpoint(last.parent, state.best_global_step)
-    loop.model.load_state_dict(load_file(best / "model.safetensors"))
+    _, strange = load_weights(loop.model, best / "model.safetensors", strict=False)
+    assert not strange, f"{best} holds other weights: {strange}"
     loop.state = state
 
 

@@ -153,6 +153,17 @@ def test_row_1_killed_while_weights_are_averaged(tmp_path: Path, optimiser: str)
     assert manifest(folder / "teacher")["result"]["best"] == manifest(whole / "teacher")["result"]["best"]
 
 
+def test_row_1_killed_between_the_last_step_and_the_result(project: Project, finished: Path, tmp_path: Path) -> None:
+    """A checkpoint of such a model holds its embeddings once, and no positions."""
+    folder = copy_steps(finished, tmp_path / "run", *BEFORE["student"])
+    strikes: dict[int | str, int] = {"task.json#1": signal.SIGKILL}
+    ended = command("distill", "student", project.recipe, "-o", folder, watched=folder, strikes=strikes)
+    assert ended.code == -signal.SIGKILL, ended.err
+    ended = command("distill", "student", project.recipe, "-o", folder, watched=folder)
+    assert ended.code == 0, ended.err
+    assert same_result("student", folder, finished)
+
+
 def test_row_13_a_label_step_that_is_stopped_keeps_its_shards(project: Project, finished: Path, tmp_path: Path) -> None:
     folder = copy_steps(finished, tmp_path / "run", "teacher")
     strikes: dict[int | str, int] = {"translations.jsonl#5": signal.SIGTERM}
