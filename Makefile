@@ -1,6 +1,7 @@
 # make demo    from labelled text to a tested int8 bundle, on real data
 # make test    the tests
 # make peers   environments of other engines, for `compress bench --against`
+# make bench-peers   potstill beside them: runs/peers/report.json
 # They create the environment first; PYTHON chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 RUNTIME := .venv-runtime
 PEERS := openvino ctranslate2 optimum
 
-.PHONY: demo test check runtime-test peers clean
+.PHONY: demo test check runtime-test peers bench-peers clean
 
 demo: $(READY)
 	$(BIN)/compress run recipes/sentiment.yaml
@@ -46,6 +47,9 @@ peers: $(PEERS:%=.peers/%/.ready)
 	$(PYTHON) -m venv .peers/$*
 	.peers/$*/bin/python -m pip install --quiet --requirement $<
 	touch $@
+
+bench-peers: $(READY) peers
+	$(BIN)/python -m compress.against_peers runs/peers
 
 clean:
 	rm -rf $(VENV) $(RUNTIME) .peers *.egg-info

@@ -27,18 +27,26 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from compress.operators import LARGEST, LEAST_OPSET, Int8, rounded
+from export.encoder.build import build_classifier
+from export.graphs.plan import has_plan, read_plan
+from export.graphs.writer import opset_of
 from export.rewrite import strip
 
 REDUCE_RANGE = True
 """7-bit weights: sums of 8-bit ones overflow on x86 without VNNI, and the same bundle answers differently there."""
 PRODUCTS = ("MatMul", "Gemm")
-LARGEST = 127
 
 Batch = Mapping[str, NDArray[np.int64]]
 
 
 def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """int8 weights; each activation gets its range while the model runs, so an answer depends on its batch."""
+    """int8 weights; each activation gets its range while the model runs, so an answer depends on its batch.
+
+    A graph with a plan is written anew in onnxruntime's own operators, others are rewritten node by node.
+    """
+    if has_plan(graph):
+        return build_classifier(*read_plan(graph), max(opset_of(graph), LEAST_OPSET), Int8)
     with _output() as path:
         quantize_dynamic(
             tables(graph),
@@ -66,11 +74,9 @@ def tables(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def _shrink(graph: onnx.GraphProto, table: onnx.TensorProto) -> None:
     """Put int8 values and the scales of their columns in the place of a table `(rows, columns)`."""
-    values = numpy_helper.to_array(table)
-    scale = np.maximum(np.abs(values).max(axis=0), np.finfo(np.float32).tiny) / LARGEST
-    name = table.name
-    table.CopyFrom(numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}_quantized"))
-    graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+    name, (values, scale) = table.name, rounded(numpy_helper.to_array(table), 0, LARGEST)
+    table.CopyFrom(numpy_helper.from_array(values, f"{name}_quantized"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
 
 
 def _look_up(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:

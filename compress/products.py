@@ -14,9 +14,9 @@ INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 Places = tuple[tuple[str, tuple[str, ...]], ...]
 
 PLACES: Places = (
-    ("word embedding", ("word_embeddings.",)),
-    ("encoder layers", ("encoder.layer.", "transformer.layer.")),
-    ("head", ("classifier.", "pooler.")),
+    ("word embedding", ("embedding.table", "word_embeddings.")),
+    ("encoder layers", ("encoder.", "transformer.layer.")),
+    ("head", ("classifier.", "pooler.", "head.")),
 )
 TRANSLATION_PLACES: Places = (
     ("word embedding", ("embedding.table",)),
@@ -38,12 +38,12 @@ class Products:
 
 
 def count_products(graph: onnx.GraphProto) -> Products:
-    """Count the products with a stored weight; products of two activations (attention) do not count."""
+    """Count the stored weights that products read; products of two activations (attention) do not count."""
     stored = {value.name: value.data_type for value in graph.initializer}
     nodes = list(_nodes(graph))
     reads = {output: node for node in nodes for output in node.output}
-    kinds = [kind for node in nodes if (kind := _kind(node, stored, reads)) is not None]
-    return Products(sum(kinds), len(kinds))
+    kinds = {node.input[1]: kind for node in nodes if (kind := _kind(node, stored, reads)) is not None}
+    return Products(sum(kinds.values()), len(kinds))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -77,7 +77,8 @@ def _divide(graph: onnx.GraphProto, name: str, products: Sequence[onnx.NodeProto
     for product in products:
         weight = stored[product.input[1]]
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * scale[:, None], weight.name))
-    factor, smoothed = f"{name}.smoothing", f"{name}.smooth"
+    stem = products[0].input[1].removesuffix(".weight")
+    factor, smoothed = f"{stem}.smoothing", f"{name}.smooth"
     graph.initializer.append(numpy_helper.from_array((1 / scale).astype(np.float32), factor))
     first = min(index for index, node in enumerate(graph.node) if node in products)
     for product in products:

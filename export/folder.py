@@ -13,6 +13,7 @@ from distill import files
 from distill.environment import cpu_flags, cpu_model
 from distill.task import Task
 from export.bundle import Bundle, seal
+from export.graphs.writer import opset_of
 from export.manifest import CONFIG, TOKENIZER
 
 MODEL_FILE = "onnx/model.onnx"
@@ -40,7 +41,7 @@ def seal_fp32(folder: Path, task: Task, graph: onnx.ModelProto, details: dict[st
         task=task,
         precision="fp32",
         model_file=MODEL_FILE,
-        opset=next(entry.version for entry in graph.opset_import if not entry.domain),
+        opset=opset_of(graph),
         inputs=[value.name for value in graph.graph.input],
         outputs=[value.name for value in graph.graph.output],
         cpu={"model": cpu_model(), "flags": cpu_flags()},

@@ -25,7 +25,10 @@ from distill.layers import model_config
 from distill.task import Task
 from export import exportable
 from export.bundle import CARD, Bundle, read_bundle
+from export.encoder.build import build_classifier
+from export.encoder.weights import read_classifier, what_is_missing
 from export.folder import seal_fp32, write_parts
+from export.graphs.writer import LEAST_OPSET
 from export.manifest import CONFIG
 from export.parity import Batch, ParityResult, awkward_batches, compare, real_batches, require
 from export.rewrite import rewrite, strip
@@ -48,14 +51,15 @@ def export(checkpoint_folder: Path, target: Path, *, opset: int, atol: float, ex
         return export_translator(checkpoint_folder, target, task, opset=opset, atol=atol, examples=examples)
     model, tokenizer = load_model(checkpoint_folder), load_tokenizer(checkpoint_folder)
     exportable.check(model, tokenizer, task)
-    graph = to_onnx(model, opset)
+    graph, details = to_onnx(model, opset), {"graph": written_by(model, opset)}
     with new_folder(target) as folder:
         write_parts(folder, checkpoint_folder, graph, tokenizer)
-        seal_fp32(folder, task, graph, {})
+        seal_fp32(folder, task, graph, details)
         result = verify(model, load_as(Predictor, folder), examples)
         require(result, atol, OUTPUT)
         (folder / CARD).unlink()
-        seal_fp32(folder, task, graph, {"parity": {**result.to_json(), "atol": atol, "against": "torch fp32"}})
+        parity = {**result.to_json(), "atol": atol, "against": "torch fp32"}
+        seal_fp32(folder, task, graph, {**details, "parity": parity})
     return read_bundle(target, verify=False)
 
 
@@ -96,7 +100,27 @@ class _Logits(nn.Module):
 
 
 def to_onnx(model: nn.Module, opset: int) -> onnx.ModelProto:
-    """The model as an ONNX graph with dynamic batch and length, weights inside, nothing of the builder in it.
+    """The model as an ONNX graph with dynamic batch and length, weights inside, nothing of this machine in it."""
+    graph = _traced(model, opset) if _why_traced(model, opset) else build_classifier(*read_classifier(model), opset)
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def written_by(model: nn.Module, opset: int) -> str:
+    """How `to_onnx` makes the graph of this model."""
+    reason = _why_traced(model, opset)
+    return f"traced by torch ({reason}): slower in int8" if reason else "built from the weights"
+
+
+def _why_traced(model: nn.Module, opset: int) -> str:
+    """What keeps the graph from being built from the weights alone; empty if nothing does."""
+    if opset < LEAST_OPSET:
+        return f"opset {opset} is below {LEAST_OPSET}"
+    return what_is_missing(model)
+
+
+def _traced(model: nn.Module, opset: int) -> onnx.ModelProto:
+    """The graph that torch's exporter finds by running the model.
 
     Eager attention is exported: torch's fused attention becomes more nodes (checks for rows that are all padding) and
     runs 3-5 % slower.
@@ -119,7 +143,6 @@ def to_onnx(model: nn.Module, opset: int) -> onnx.ModelProto:
     rewrite(program.model, prefix="model.")
     graph = ir.serde.serialize_model(program.model)
     strip(graph)
-    onnx.checker.check_model(graph)
     return graph
 
 

@@ -59,9 +59,9 @@ def test_every_section_has_every_model(report: Report) -> None:
         assert [f"{row.model} {row.runtime} {row.precision}" for row in rows] == names
     cells = [row.cell for row in report.latency if row.model == "teacher"]
     assert [cell[:4] for cell in cells] == [("ids", "cpu", 1, 1)] * 2 + [("ids", "cpu", 1, 2)] * 2 + [
-        ("text", "cpu", 1, 1)
+        *(("text", "cpu", 1, batch) for batch in (1, 2))
     ]
-    assert len(report.latency) == 3 * 5
+    assert len(report.latency) == 3 * 6
     assert [(row.a, row.b) for row in report.parity] == [("student torch", "student onnx fp32")]
 
 

@@ -24,7 +24,7 @@ from export.processor import saturates, warn_of_processor
 from export.providers import check_one_distribution, check_running, execution_providers
 from export.runtime import Predictor, load, verify_bundle
 from export.tasks import OPEN
-from export.tasks.classification import Prediction, predictions, probabilities
+from export.tasks.classification import Prediction, batches, predictions, probabilities
 
 pytestmark = pytest.mark.runtime
 
@@ -86,6 +86,33 @@ def test_encode_feeds_forward(model: Predictor) -> None:
     assert sorted(inputs) == ["attention_mask", "input_ids", "token_type_ids"]
     assert {array.dtype for array in inputs.values()} == {np.dtype(np.int64)}
     np.testing.assert_allclose(model.forward(inputs), model.logits(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "spare", "expected"),
+    [
+        ([], 4, 16, []),
+        ([3, 9, 4], 4, 16, [[1, 2, 0]]),  # padding 5 + 6
+        ([3, 9, 4], 4, 10, [[1, 2], [0]]),
+        ([3, 9, 4], 4, None, [[1, 2, 0]]),
+        ([5, 5, 5], 2, 0, [[0, 1], [2]]),
+        ([1, 2, 3], 4, 0, [[2], [1], [0]]),
+        ([30, 10, 10], 4, 16, [[0], [1, 2]]),
+    ],
+)
+def test_batches_have_little_padding(
+    lengths: list[int], most: int, spare: int | None, expected: list[list[int]]
+) -> None:
+    assert list(batches(lengths, most, spare)) == expected
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 9), st.integers(0, 40))
+def test_batches_hold_each_row_once(lengths: list[int], most: int, spare: int) -> None:
+    found = list(batches(lengths, most, spare))
+    assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
+    for rows in found:
+        assert 0 < len(rows) <= most
+        assert sum(lengths[rows[0]] - lengths[row] for row in rows) <= spare
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 1000])

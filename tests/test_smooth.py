@@ -58,8 +58,8 @@ def test_one_division_serves_all_products_of_an_activation() -> None:
     stored = {value.name: numpy_helper.to_array(value) for value in made.graph.initializer}
     before = {value.name: numpy_helper.to_array(value) for value in graph(50).graph.initializer}
     for name in WEIGHTS:
-        np.testing.assert_allclose(stored[name] * stored["states.smoothing"][:, None], before[name], rtol=1e-5)
-    assert stored["states.smoothing"].argmin() == 3
+        np.testing.assert_allclose(stored[name] * stored["a.smoothing"][:, None], before[name], rtol=1e-5)
+    assert stored["a.smoothing"].argmin() == 3
 
 
 def test_without_an_outlier_nothing_is_written() -> None:

@@ -127,18 +127,19 @@ def _resolution(rows: Sequence[Quality]) -> list[str]:
 def cells(
     settings: BenchRecipe, place: Place, lengths: Sequence[int], texts: Sequence[Text], first: Candidate, longest: int
 ) -> list[Cell]:
-    """The cells of one device and thread count; the last one is real texts, one at a time."""
-    found = [Cell(place.device, place.threads, batch, length) for batch in settings.batch_sizes for length in lengths]
+    """The cells of one device and thread count; the last ones are real texts, with as many at a time."""
+    where = (place.device, place.threads)
+    found = [Cell(*where, batch, length) for batch in settings.batch_sizes for length in lengths]
     if texts:
         length = mean_length(first.folder / "tokenizer.json", texts, longest)
-        found.append(Cell(place.device, place.threads, 1, length, work="text"))
+        found += [Cell(*where, batch, length, work="text") for batch in settings.batch_sizes]
     return found
 
 
 def work(candidate: Candidate, backend: Backend, cell: Cell, texts: Sequence[Text], seed: int) -> Work:
-    """The same batch of ids each time; or the next text, tokenizer included."""
+    """The same batch of ids each time; or the next texts, tokenizer included."""
     if cell.work == "text":
-        return partial(_answer_one, cast(Classifier, backend), list(texts))
+        return partial(_answer_texts, cast(Classifier, backend), list(texts), cell.batch)
     batch = fixed_batch(candidate.folder / "tokenizer.json", texts, cell.batch, cell.length, seed)
     return partial(_answer_batch, backend, batch)
 
@@ -149,9 +150,10 @@ def _answer_batch(backend: Backend, batch: Batch, number: int) -> float | None:
     return own_time(backend)
 
 
-def _answer_one(backend: Classifier, texts: Sequence[Text], number: int) -> float | None:
-    """Answer text `number`, counting round."""
-    backend.logits([texts[number % len(texts)]], 1)
+def _answer_texts(backend: Classifier, texts: Sequence[Text], batch: int, number: int) -> float | None:
+    """Answer the texts of round `number`, counting round."""
+    first = number * batch
+    backend.logits([texts[place % len(texts)] for place in range(first, first + batch)], batch)
     return own_time(backend)
 
 

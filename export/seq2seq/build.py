@@ -18,7 +18,6 @@ Rows are sentences times beams: all beams of a sentence read the same source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -26,15 +25,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from export.seq2seq.operators import Standard
-from export.seq2seq.plan import PLAN, Plan, Weights
+from export.graphs.operators import Operators, Standard
+from export.graphs.plan import Plan, Weights
+from export.graphs.writer import Writer, branch, model_of, tensors, value
 from export.seq2seq.stacks import encode, step
-from export.seq2seq.writer import Writer, tensors, value
-
-IR_VERSION = 10
-LEAST_OPSET = 20
-
-Operators = Callable[[Plan, Writer], Standard]
 
 
 def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Standard) -> onnx.ModelProto:
@@ -47,21 +41,15 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
     names = [output.name for output in outputs]
     node = helper.make_node(
         "If", ["step"], names, name="step_or_encode",
-        then_branch=_branch(stepping, plan, "step"), else_branch=_branch(encoding, plan, "encode"),
+        then_branch=_branch(stepping, names), else_branch=_branch(encoding, names),
     )  # fmt: skip
     graph = helper.make_graph([node], "translation", _inputs(plan, weights), outputs, tensors(stored))
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(*domain) for domain in stepping.domains)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="potstill")
-    helper.set_model_props(model, {PLAN: plan.to_json()})
-    return model
+    return model_of(graph, plan, opset, stepping.domains)
 
 
-def _branch(operators: Standard, plan: Plan, name: str) -> onnx.GraphProto:
+def _branch(parts: Standard, names: list[str]) -> onnx.GraphProto:
     """One branch: its outputs are the graph's, under names of its own."""
-    outputs = [value(f"{name}.{output.name}", TensorProto.FLOAT, []) for output in _outputs(plan)]
-    for output in outputs:
-        output.type.tensor_type.ClearField("shape")
-    return helper.make_graph(operators.write.nodes, name, [], outputs)
+    return branch(parts.write, [f"{parts.write.branch}.{name}" for name in names])
 
 
 def layer_names(stem: str, layers: int) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from export.seq2seq.operators import Standard, key_positions
-
-Layer = Callable[[str], str]
+from export.graphs.layers import Layer, feed, projected, residual, source_attention
+from export.graphs.operators import Standard, key_positions
 
 
 def encode(parts: Standard) -> None:
@@ -21,8 +18,8 @@ def encode(parts: Standard) -> None:
     states = _maybe_norm(parts, states, "encoder.embedding_norm")
     for layer in range(len(plan.encoder_heads)):
         stem = f"encoder.{layer}"
-        states = _residual(parts, states, f"{stem}.attention_norm", _source_attention(parts, layer, padding, bias))
-        states = _residual(parts, states, f"{stem}.feed_norm", _feed(parts, stem))
+        states = residual(parts, states, f"{stem}.attention_norm", source_attention(parts, layer, padding, bias))
+        states = residual(parts, states, f"{stem}.feed_norm", feed(parts, stem))
     _remember(parts, _maybe_norm(parts, states, "encoder.norm"))
 
 
@@ -37,54 +34,17 @@ def step(parts: Standard) -> None:
     states = _maybe_norm(parts, states, "decoder.embedding_norm")
     for layer in range(len(plan.decoder_heads)):
         stem = f"decoder.{layer}"
-        states = _residual(parts, states, f"{stem}.attention_norm", _target_attention(parts, layer, bias))
+        states = residual(parts, states, f"{stem}.attention_norm", _target_attention(parts, layer, bias))
         across = _cross_attention(parts, layer, padding, folds)
-        states = _residual(parts, states, f"{stem}.cross_norm", across)
-        states = _residual(parts, states, f"{stem}.feed_norm", _feed(parts, stem))
+        states = residual(parts, states, f"{stem}.cross_norm", across)
+        states = residual(parts, states, f"{stem}.feed_norm", feed(parts, stem))
     last = write.node("Gather", states, write.scalar(-1), axis=1)
     write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm")), "step.logits")
-
-
-def _residual(parts: Standard, states: str, norm: str, layer: Layer) -> str:
-    """A layer with what goes around it: `x + layer(norm(x))`, or `norm(x + layer(x))`."""
-    if parts.plan.norm_first:
-        return parts.write.node("Add", states, layer(parts.norm(states, norm)))
-    return parts.add_and_norm(states, layer(states), norm)
 
 
 def _maybe_norm(parts: Standard, states: str, name: str) -> str:
     """A norm that not every architecture has."""
     return parts.norm(states, name) if f"{name}.weight" in parts.write.weights else states
-
-
-def _feed(parts: Standard, stem: str) -> Layer:
-    """The feed-forward of a layer, gated or not."""
-
-    def feed(states: str) -> str:
-        up = parts.product(states, f"{stem}.up")
-        if not parts.plan.gated:
-            return parts.product(parts.activation(up), f"{stem}.down")
-        gate, rest = parts.write.nodes_of("Split", up, outputs=2, axis=-1, num_outputs=2)
-        return parts.product(parts.write.node("Mul", parts.activation(gate), rest), f"{stem}.down")
-
-    return feed
-
-
-def _projected(parts: Standard, states: str, stem: str) -> list[str]:
-    """Queries, keys and values of `states`, from one product."""
-    merged = parts.product(states, f"{stem}.attention.qkv")
-    return parts.write.nodes_of("Split", merged, outputs=3, axis=-1, num_outputs=3)
-
-
-def _source_attention(parts: Standard, layer: int, padding: str, bias: str) -> Layer:
-    """Attention of the source to itself."""
-    stem, heads = f"encoder.{layer}", parts.plan.encoder_heads[layer]
-
-    def attend(states: str) -> str:
-        found = parts.encoder_attention(_projected(parts, states, stem), heads, padding, bias)
-        return parts.product(found, f"{stem}.attention.out")
-
-    return attend
 
 
 def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
@@ -93,7 +53,7 @@ def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
 
     def attend(states: str) -> str:
         past = (f"past_keys.{layer}", f"past_values.{layer}")
-        found, keys, values = parts.self_attention(_projected(parts, states, stem), heads, past, bias)
+        found, keys, values = parts.self_attention(projected(parts, states, stem), heads, past, bias)
         parts.write.name_output(keys, f"step.keys.{layer}")
         parts.write.name_output(values, f"step.values.{layer}")
         return parts.product(found, f"{stem}.attention.out")

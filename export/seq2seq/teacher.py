@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from distill.task import Task
 from distill.translate import Engine, Hypothesis, Search
 from export.folder import seal_fp32, write_parts
+from export.graphs.writer import LEAST_OPSET
 from export.runtime import Translator, load_as
-from export.seq2seq.build import LEAST_OPSET
 from export.seq2seq.checks import check, decoding_of
 from export.seq2seq.export import to_onnx
 from export.tasks.translation import Translation

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.graphs.plan import LOWEST, Plan
 from export.seq2seq.describe import Architecture, Side, architecture, part
-from export.seq2seq.plan import LOWEST, Plan
 
 Array = NDArray[np.float32]
 Named = Iterator[tuple[str, Array]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from export.session import Session, open_session
 from export.texts import Limits, Text, TextReader, Tokens, check_texts, open_reader
 
 BATCHES_AT_ONCE = 64  # so many are tokenized and sorted together; bounds the memory of a long list
+SPARE_TOKENS = 16
+"""Padding that a batch on a processor may have: beyond it another batch takes less time than computing nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,23 @@ class Predictor:
 
     def _fill(self, logits: NDArray[np.float32], tokens: Sequence[Tokens], batch_size: int) -> None:
         """Compute `logits` in batches of about equal length, so that little padding is computed."""
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index].ids))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        spare = SPARE_TOKENS if self.provider == "cpu" else None
+        for rows in batches([len(each.ids) for each in tokens], batch_size, spare):
             logits[rows] = self.session.run(self.reader.arrays([tokens[row] for row in rows]))
+
+
+def batches(lengths: Sequence[int], most: int, spare: int | None) -> Iterator[list[int]]:
+    """Rows by length, the longest first, in batches of at most `most` rows, with at most `spare` tokens of padding."""
+    rows: list[int] = []
+    padding = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        padding += lengths[rows[0]] - lengths[row] if rows else 0
+        if len(rows) == most or (spare is not None and padding > spare):
+            yield rows
+            rows, padding = [], 0
+        rows.append(row)
+    if rows:
+        yield rows
 
 
 def open_predictor(

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from export.seq2seq.plan import Weights
+from export.graphs.plan import PLAN, Plan, Weights
+
+IR_VERSION, IR_VERSION_23 = 10, 11  # of opsets from 20 and from 23 on
+LEAST_OPSET = 20
 
 
 @dataclass
@@ -75,3 +78,24 @@ def tensors(stored: dict[str, NDArray[Any]]) -> list[onnx.TensorProto]:
 def value(name: str, kind: int, shape: list[str | int]) -> onnx.ValueInfoProto:
     """An input or output; a size that is a text may be any."""
     return helper.make_tensor_value_info(name, kind, shape)
+
+
+def branch(write: Writer, outputs: list[str]) -> onnx.GraphProto:
+    """What was written as one branch of an `If`, with float outputs of any shape."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    return helper.make_graph(write.nodes, write.branch, [], values)
+
+
+def model_of(graph: onnx.GraphProto, plan: Plan, opset: int, domains: tuple[tuple[str, int], ...]) -> onnx.ModelProto:
+    """A graph as a file, in which its plan stays; `domains` are the operators it uses besides the standard's."""
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(*domain) for domain in domains)]
+    model = helper.make_model(
+        graph, opset_imports=opsets, ir_version=IR_VERSION if opset < 23 else IR_VERSION_23, producer_name="potstill"
+    )
+    helper.set_model_props(model, {PLAN: plan.to_json()})
+    return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard's operators that a graph is written in."""
+    return int(next(entry.version for entry in model.opset_import if not entry.domain))

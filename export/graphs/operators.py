@@ -1,14 +1,15 @@
-"""The parts of a translation model in standard ONNX operators. Other operators for the same parts: subclass."""
+"""The parts of a model in standard ONNX operators. Other operators for the same parts: subclass."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from export.seq2seq.plan import LOWEST, Plan
-from export.seq2seq.writer import Writer
+from export.graphs.plan import LOWEST, Plan
+from export.graphs.writer import Writer
 
 ACTIVATIONS = {
     "relu": ("Relu", {}),
@@ -29,14 +30,20 @@ class Standard:
     write: Writer
 
     domains: tuple[tuple[str, int], ...] = ()
+    tells_padding: bool = False  # whether attention without a mask is worth a way of its own
 
     # --- products and tables ---
 
     def product(self, states: str, name: str) -> str:
         """States `(…, in)` times the weight `name` `(in, out)`, plus its bias if it has one."""
-        found = self.write.node("MatMul", states, self.write.weight(f"{name}.weight"))
+        found = self.write.node("MatMul", self.smoothed(states, name), self.write.weight(f"{name}.weight"))
         bias = f"{name}.bias"
         return self.write.node("Add", found, self.write.weight(bias)) if bias in self.write.weights else found
+
+    def smoothed(self, states: str, name: str) -> str:
+        """States with the channels made smaller that the weight has taken over (`compress.smooth`)."""
+        factor = f"{name}.smoothing"
+        return self.write.node("Mul", states, self.write.weight(factor)) if factor in self.write.weights else states
 
     def embed(self, ids: str, table: str) -> str:
         """Scaled rows `(batch, length, width)` of an embedding table."""
@@ -67,11 +74,11 @@ class Standard:
         root = node("Sqrt", node("Add", square, self.write.real(self.plan.epsilon)))
         return node("Mul", node("Div", states, root), weight)
 
-    def activation(self, states: str) -> str:
-        """What stands between the two products of a feed-forward."""
-        if self.plan.activation in SWISH:
+    def activation(self, states: str, name: str) -> str:
+        """An activation function by the name that configurations have for it."""
+        if name in SWISH:
             return self.write.node("Mul", states, self.write.node("Sigmoid", states))
-        kind, attributes = ACTIVATIONS[self.plan.activation]
+        kind, attributes = ACTIVATIONS[name]
         return self.write.node(kind, states, **attributes)
 
     # --- attention ---
@@ -131,6 +138,10 @@ class Standard:
         scores = self.write.node("MatMul", queries, self.write.node("Transpose", keys, perm=[0, 1, 3, 2]))
         masked = self.write.node("Add", scores, mask) if mask else scores
         return self.write.node("MatMul", self.write.node("Softmax", masked, axis=-1), values)
+
+
+Operators = Callable[[Plan, Writer], Standard]
+"""What writes the parts of a plan."""
 
 
 def key_positions(write: Writer, positions: str) -> str:

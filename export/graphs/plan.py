@@ -1,4 +1,4 @@
-"""What a translation model computes, apart from its weights: enough to build its graph, without torch."""
+"""What a model computes, apart from its weights: enough to build its graph, without torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ Weights = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How the layers of a translation model hang together.
+    """How the layers of a model hang together.
 
     Heads are given for each layer; all other sizes are read off the weights. Tables name the embedding matrices
     `(vocabulary, width)`, which are one and the same where the model ties them. `reach` is the distance from which on
-    relative positions are all alike (0: positions are not relative).
+    relative positions are all alike (0: positions are not relative). A classifier has no decoder, and a head whose
+    first product is followed by `head_activation`; where it has a `padding_id`, its positions count all other tokens,
+    and 0 is that of padding.
     """
 
     encoder_heads: tuple[int, ...]
@@ -42,10 +44,17 @@ class Plan:
     encoder_table: str
     decoder_table: str
     output_table: str
+    head_activation: str = ""
+    padding_id: int | None = None
 
     def to_json(self) -> str:
         """The plan as one line of JSON."""
         return json.dumps(asdict(self))
+
+
+def has_plan(model: onnx.ModelProto) -> bool:
+    """Whether a graph was written from a plan, and can be written anew."""
+    return any(entry.key == PLAN for entry in model.metadata_props)
 
 
 def read_plan(model: onnx.ModelProto) -> tuple[Plan, dict[str, NDArray[Any]]]:
@@ -56,7 +65,7 @@ def read_plan(model: onnx.ModelProto) -> tuple[Plan, dict[str, NDArray[Any]]]:
     """
     text = next((entry.value for entry in model.metadata_props if entry.key == PLAN), None)
     if text is None:
-        raise BundleError("this graph has no plan of its layers: expected one that potstill exported for translation")
+        raise BundleError("this graph has no plan of its layers: expected one that potstill built from weights")
     try:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()

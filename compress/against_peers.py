@@ -1,0 +1,250 @@
+"""potstill's int8 bundles beside other engines: `python -m compress.against_peers FOLDER`, after `make peers`.
+
+An encoder of 6 layers and width 384 (the teacher of the sentiment recipe), and two translation models with random
+weights that always write 30 tokens. In each work all engines have the same weights, sentences, search and one thread,
+and take turns in one run. Goals are ratios of times, ours over theirs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from bench.candidates import Candidate, from_folder
+from bench.markdown import table
+from bench.measure import Plan, measure, with_peers, write_all
+from bench.peers.prepare import make_peer
+from bench.words import ms
+from compress import steps
+from compress.large_translation import sentences
+from compress.quantize import quantize
+from compress.translation_int8 import write_int8
+from distill import run
+from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
+from distill.dataset import Dataset, Split
+from distill.errors import MissingExtraError
+from distill.progress import Bars
+from distill.recipe import BenchRecipe, QuantizeRecipe
+from distill.recipe_learning import VocabularyRecipe
+from distill.report import Latency, Report, Size, merge
+from distill.sources import default_cache
+from distill.steps import open_run, run_teach
+from distill.task import Task
+from export.bundle import read_bundle
+from export.graph import export
+
+RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "sentiment.yaml"
+PEERS = ("openvino", "ctranslate2", "optimum")
+NAME, SEED, SENTENCES = "peers", 1, 40_000
+TASK = Task(
+    "translation", (), metric="bleu", max_length=64, max_target_length=30, source_language="en", target_language="it"
+)
+NEVER = -1e4  # the logit of a sentence's end, so that all engines write equally many tokens
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A translation model."""
+
+    encoder_layers: int
+    decoder_layers: int
+    width: int
+    feed_forward: int
+    pieces: int
+
+    @property
+    def name(self) -> str:
+        """Layers and width."""
+        return f"translation {self.encoder_layers}-{self.decoder_layers}x{self.width}"
+
+
+SHAPES = (Shape(6, 2, 256, 1536, 16_000), Shape(6, 6, 512, 2048, 32_000))
+SMALL, LARGE = (shape.name for shape in SHAPES)
+GOALS: Mapping[str, float] = MappingProxyType(
+    {
+        "encoder 6x384, 1x16": 0.8,
+        "encoder 6x384, 1x64": 0.95,
+        "encoder 6x384, 8x128": 1.15,
+        "encoder 6x384, 32 sentences": 1.0,
+        f"{SMALL}, greedy, batch 1": 1 / 1.5,
+        f"{SMALL}, greedy, batch 16": 1 / 1.2,
+        f"{SMALL}, greedy, batch 32": 1 / 1.2,
+        f"{SMALL}, 4 beams, batch 1": 1.0,
+        f"{SMALL}, 4 beams, batch 16": 1.0,
+        f"{LARGE}, greedy, batch 1": 1.0,
+        f"{LARGE}, greedy, batch 16": 1.0,
+        f"{LARGE}, 4 beams, batch 1": 1.0,
+        f"{LARGE}, 4 beams, batch 16": 1.0,
+    }
+)
+"""Our time over that of the fastest other engine, at most."""
+OWN_FILE = "encoder 6x384, static file"
+OWN_FILE_GOAL, BYTES_GOAL = 1.05, 1.05
+
+
+def encoder(folder: Path, seconds: float, bars: Bars) -> Report:
+    """The encoder's work; what is there already is not made again."""
+    recipe = load_recipe(RECIPE, Options(None, (), False, False, False, False))
+    with run.lock(folder):
+        opened = open_run(recipe, folder, RECIPE.parent, default_cache(), False, bars)
+        run_teach(opened)
+        steps.run_export(opened, "teacher", "teacher-fp32")
+    for method in ("dynamic", "static"):
+        if not (folder / method).is_dir():
+            only = QuantizeRecipe(methods=(method,))
+            quantize(read_bundle(folder / "teacher-fp32"), folder / method, opened.dataset, only)
+    own = [from_folder(folder / name, "encoder 6x384") for name in ("dynamic", "static", "teacher-fp32", "teacher")]
+    settings = BenchRecipe(
+        batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,), against=PEERS, seconds_per_cell=seconds
+    )
+    return _measured(own, settings, opened.dataset, folder / "static", bars)
+
+
+def translation(shape: Shape, texts: Sequence[str], folder: Path, seconds: float, bars: Bars) -> Report:
+    """One translation model's work; `texts` make its vocabulary, and the first 512 are translated."""
+    if not (folder / "int8").is_dir():
+        _build(shape, texts, folder)
+    own = [from_folder(folder / name, shape.name) for name in ("int8", "fp32", "checkpoint")]
+    settings = BenchRecipe(batch_sizes=(1, 16, 32), beams=(1, 4), threads=(1,), against=PEERS, seconds_per_cell=seconds)
+    test, none = Split(tuple(texts[:512]), None, ()), Split((), None, ())
+    dataset = Dataset(TASK, {"train": test, "validation": none, "test": test}, "", {}, ())
+    return _measured(own, settings, dataset, None, bars)
+
+
+def _texts() -> tuple[str, ...]:
+    """Made-up sentences of 8 to 40 words."""
+    found = list(sentences(SENTENCES))
+    return tuple(f"{first} {second}" for first, second in zip(found[::2], found[1::2], strict=True))
+
+
+def _build(shape: Shape, texts: Sequence[str], folder: Path) -> None:
+    """The checkpoint with random weights, and its bundles."""
+    import torch
+
+    from distill.checkpoint import save
+    from distill.seq2seq import build_seq2seq
+    from distill.vocabulary import train_vocabulary
+
+    tokenizer = train_vocabulary(texts, VocabularyRecipe(size=shape.pieces))
+    config = {
+        "model_type": "marian", "d_model": shape.width, "activation_function": "relu", "max_position_embeddings": 128,
+    }  # fmt: skip
+    for side in ("encoder", "decoder"):
+        sizes = {"layers": getattr(shape, f"{side}_layers"), "ffn_dim": shape.feed_forward, "attention_heads": 8}
+        config |= {f"{side}_{name}": value for name, value in sizes.items()}
+    model: Any = build_seq2seq(config, tokenizer, TASK, SEED)
+    with torch.no_grad():
+        model.final_logits_bias[0, tokenizer.eos_token_id] = NEVER
+    (folder / "checkpoint").mkdir(parents=True)
+    save(model, tokenizer, TASK, folder / "checkpoint")
+    examples = Split(tuple(texts[:8]), None, ())
+    write_int8(export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=examples), folder / "int8")
+
+
+def _measured(
+    own: Sequence[Candidate], settings: BenchRecipe, dataset: Dataset, static: Path | None, bars: Bars
+) -> Report:
+    """One run with all engines; the first of `own` is what the others are compared with."""
+    plan = Plan(quality=dataset.task.kind == "classification", memory=False)
+    with with_peers(own, settings, dataset) as (candidates, left_out), tempfile.TemporaryDirectory() as scratch:
+        if static is not None:
+            try:
+                candidates.append(_in_openvino(own[-1].folder, static, dataset, Path(scratch) / "static"))
+            except MissingExtraError as error:
+                left_out.append(f"{OWN_FILE} in openvino left out: {error}")
+        report = measure(NAME, candidates, settings, dataset, seed=SEED, plan=plan, progress=bars)
+    return replace(
+        report,
+        latency=tuple(replace(row, work=work_of(row)) for row in report.latency),
+        notes=(*report.notes, *left_out),
+    )
+
+
+def _in_openvino(checkpoint: Path, static: Path, dataset: Dataset, target: Path) -> Candidate:
+    """The bundle's own static file, in OpenVINO as it is."""
+    texts = dataset.splits["train"].texts
+    folder = make_peer("openvino", "fp32", dataset.task, checkpoint, static, texts, target)
+    return Candidate(OWN_FILE, "openvino", "int8", folder, "static")
+
+
+def work_of(row: Latency) -> str:
+    """What all engines did in a row's cell."""
+    model = "encoder 6x384" if row.model == OWN_FILE else row.model
+    if row.beams is not None:
+        return f"{model}, {'greedy' if row.beams == 1 else f'{row.beams} beams'}, batch {row.batch}"
+    return f"{model}, {row.batch} sentences" if row.work == "text" else f"{model}, {row.batch}x{row.length}"
+
+
+def goals(report: Report) -> str:
+    """Each goal, and how far our int8 bundle is from the fastest other engine."""
+    rows = [found for work, most in GOALS.items() if (found := _time(report.latency, work, most))]
+    rows += _own_file(report.latency) + _bytes(report.size)
+    return table(["work, int8, one thread", "ours", "the best other", "ours / theirs [95 %]", "goal"], rows)
+
+
+def _time(rows: Sequence[Latency], work: str, most: float) -> list[str]:
+    """One row of the table; nothing where no other engine ran."""
+    found = [row for row in rows if row.work == work and row.precision == "int8" and row.model != OWN_FILE]
+    ours = next((row for row in found if row.runtime == "onnxruntime" and row.speedup is None), None)
+    others = [row for row in found if row.runtime in PEERS and row.speedup is not None]
+    if ours is None or not others:
+        return []
+    best = min(others, key=lambda row: row.p50_ms)
+    ratio = f"{best.speedup:.2f} [{best.speedup_low:.2f}, {best.speedup_high:.2f}]"
+    return [work, f"{ms(ours.p50_ms)} ms", f"{best.runtime} {ms(best.p50_ms)} ms", ratio, f"{most:.2f}"]
+
+
+def _own_file(rows: Sequence[Latency]) -> list[list[str]]:
+    """Our static file in OpenVINO, beside what OpenVINO's own quantizer makes."""
+    made = {row.work: row for row in rows if row.runtime == "openvino" and row.model != OWN_FILE}
+    pairs = [(row, made[row.work]) for row in rows if row.model == OWN_FILE and row.work in made and row.work in GOALS]
+    return [
+        [
+            f"{ours.work}, our static file in OpenVINO", f"{ms(ours.p50_ms)} ms", f"openvino {ms(theirs.p50_ms)} ms",
+            f"{ours.p50_ms / theirs.p50_ms:.2f}", f"{OWN_FILE_GOAL:.2f}",
+        ]
+        for ours, theirs in pairs
+    ]  # fmt: skip
+
+
+def _bytes(rows: Sequence[Size]) -> list[list[str]]:
+    """The weights of the translation models."""
+    found = []
+    for shape in SHAPES:
+        sizes = {row.runtime: row.weights_bytes for row in rows if row.model == shape.name and row.precision == "int8"}
+        ours, theirs = sizes.get("onnxruntime"), sizes.get("ctranslate2")
+        if ours and theirs:
+            megabytes = [f"{value / 1e6:.1f} MB" for value in (ours, theirs)]
+            found.append(
+                [f"{shape.name}, weights", megabytes[0], f"ctranslate2 {megabytes[1]}", f"{ours / theirs:.2f}",
+                 f"{BYTES_GOAL:.2f}"]
+            )  # fmt: skip
+    return found
+
+
+@click.command(context_settings=HELP)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seconds", default=10.0, show_default=True, help="Time for each cell, all engines together.")
+@click.option("--only", type=click.Choice(["encoder", SMALL, LARGE]), help="One work alone.")
+def against_peers(folder: Path, seconds: float, only: str | None) -> None:
+    """Measure potstill beside OpenVINO, CTranslate2 and Optimum; models and report are kept in FOLDER."""
+    set_up_logging()
+    quiet_libraries()
+    with Bars() as bars:
+        found = [encoder(folder / "encoder", seconds, bars)] if only in (None, "encoder") else []
+        for shape in (shape for shape in SHAPES if only in (None, shape.name)):
+            found.append(translation(shape, _texts(), folder / shape.name.replace(" ", "-"), seconds, bars))
+    report = reduce(merge, found)
+    write_all(report, folder)
+    click.echo(goals(report))
+
+
+if __name__ == "__main__":
+    call(against_peers)

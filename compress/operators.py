@@ -1,0 +1,133 @@
+"""onnxruntime's own operators for the parts of a graph: attention in one node, and products in int8.
+
+Each activation gets its range while the model runs; weights have 7 bits (`compress.int8.REDUCE_RANGE` says why) and a
+scale for each output channel, an embedding matrix one for each row of the vocabulary. Biases, norms and attention's
+products of two activations stay float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.graphs.operators import SWISH, Standard
+
+MICROSOFT = "com.microsoft"
+MOST = 64  # 7 bits: the sum of two products with 8-bit activations stays within 16 bits
+LARGEST = 127
+LEAST_OPSET = 23  # of the standard's attention
+
+
+@dataclass(frozen=True)
+class Fused(Standard):
+    """Float32, with attention in one node."""
+
+    domains: tuple[tuple[str, int], ...] = ((MICROSOFT, 1),)
+    tells_padding: bool = True
+
+    def activation(self, states: str, name: str) -> str:
+        """An activation function; swish in one node."""
+        if name in SWISH:
+            return self.write.node("QuickGelu", states, domain=MICROSOFT, alpha=1.0)
+        return super().activation(states, name)
+
+    def padding(self, mask: str) -> str:
+        """The mask `(sentences, source)` as the attention node wants it."""
+        return self.write.node("Cast", mask, to=onnx.TensorProto.INT32)
+
+    def past_only(self, positions: str) -> str:
+        """Nothing: the attention node itself keeps positions from seeing later ones."""
+        return ""
+
+    def encoder_attention(self, projected: list[str], heads: int, padding: str, bias: str) -> str:
+        """Attention of the source to itself; without a mask the standard's own node is the faster one."""
+        if not padding and not bias:
+            return self.write.node("Attention", *projected, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+        return self._attend([*projected, "", padding, bias], heads)[0]
+
+    def self_attention(
+        self, projected: list[str], heads: int, past: tuple[str, str], bias: str
+    ) -> tuple[str, str, str]:
+        """Attention of the target to itself and its past."""
+        found, keys, values = self._attend([*projected, "", "", bias, *past], heads, outputs=3, unidirectional=1)
+        return found, keys, values
+
+    def cross_attention(self, queries: str, heads: int, source: tuple[str, str], padding: str) -> str:
+        """Attention of the target to the source."""
+        return self._attend([queries, *source, "", padding], heads)[0]
+
+    def _attend(self, inputs: list[str], heads: int, outputs: int = 1, unidirectional: int = 0) -> list[str]:
+        """One attention node; the scale is already in the queries' weight."""
+        while not inputs[-1]:
+            inputs.pop()
+        return self.write.nodes_of(
+            "MultiHeadAttention", *inputs, outputs=outputs, domain=MICROSOFT,
+            num_heads=heads, scale=1.0, unidirectional=unidirectional,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Int8(Fused):
+    """Int8 products and tables."""
+
+    def activation(self, states: str, name: str) -> str:
+        """An activation function; Gelu by its tanh form, 0.0005 away at most, which int8 does not see."""
+        if name == "gelu":
+            return self.write.node("FastGelu", states, domain=MICROSOFT)
+        return super().activation(states, name)
+
+    def product(self, states: str, name: str) -> str:
+        """States times an int8 weight, plus its bias."""
+        weight = self._stored(f"{name}.weight", axis=0)
+        bias = f"{name}.bias"
+        found = self.write.weight(bias) if bias in self.write.weights else ""
+        return self._multiply(self.smoothed(states, name), weight, f"{name}.weight.scale", found)
+
+    def embed(self, ids: str, table: str) -> str:
+        """Int8 rows, times their scales and that of embeddings.
+
+        A table that is the output matrix too is stored as that wants it, a scale a row. Any other has one a column.
+        """
+        if table == self.plan.output_table:
+            rows = self._rows(self._stored(table, axis=1), ids)
+            scales = self.write.stored[f"{table}.scale"][:, None] * np.float32(self.plan.embedding_scale)
+            scale = self.write.node("Gather", self.write.store(f"{table}.row_scale", scales), ids)
+        else:
+            numbers, scales = rounded(self.write.weights[table], 0, LARGEST)
+            rows = self._rows(self.write.store(table, numbers), ids)
+            scale = self.write.store(f"{table}.scale", scales * np.float32(self.plan.embedding_scale))
+        return self.write.node("Mul", rows, scale)
+
+    def _rows(self, table: str, ids: str) -> str:
+        """Rows of an int8 table as floats."""
+        return self.write.node("Cast", self.write.node("Gather", table, ids), to=onnx.TensorProto.FLOAT)
+
+    def logits(self, states: str) -> str:
+        """Logits from the int8 embedding matrix; onnxruntime turns it once, when it opens the model."""
+        table = self.plan.output_table
+        turned = self.write.node("Transpose", self._stored(table, axis=1), perm=[1, 0])
+        bias = self.write.weight("output.bias") if "output.bias" in self.write.weights else ""
+        return self._multiply(states, turned, f"{table}.scale", bias)
+
+    def _multiply(self, states: str, weight: str, scale: str, bias: str) -> str:
+        """One int8 product, its activations quantized as they come."""
+        inputs = [states, weight, scale] + (["", bias] if bias else [])
+        return self.write.node("DynamicQuantizeMatMul", *inputs, domain=MICROSOFT)
+
+    def _stored(self, name: str, axis: int) -> str:
+        """Store a weight of products as int8, with one scale for all numbers along `axis`."""
+        if name not in self.write.stored:
+            numbers, scales = rounded(self.write.weights[name], axis, MOST)
+            self.write.store(name, numbers)
+            self.write.store(f"{name}.scale", scales)
+        return name
+
+
+def rounded(weight: NDArray[np.float32], axis: int, most: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Whole numbers up to `most`, and the scale of all numbers along `axis`; that of zeros is 1."""
+    highest = np.abs(weight).max(axis, keepdims=True)
+    scale = np.where(highest > 0, highest / most, 1).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -most, most).astype(np.int8), scale.reshape(-1)

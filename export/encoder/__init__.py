@@ -1,0 +1,1 @@
+"""Classifiers with an encoder of the BERT family, from their weights straight to a compact graph."""
