@@ -18,8 +18,8 @@ from typing import Any
 import click
 
 from bench.candidates import Candidate, from_folder
-from bench.markdown import table
-from bench.measure import Plan, measure, with_peers, write_all
+from bench.markdown import markdown, table
+from bench.measure import Plan, measure, with_peers
 from bench.peers.prepare import make_peer
 from bench.words import ms
 from compress import steps
@@ -30,10 +30,11 @@ from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.dataset import Dataset, Split
 from distill.errors import MissingExtraError
+from distill.files import write_text
 from distill.progress import Bars
 from distill.recipe import BenchRecipe, QuantizeRecipe
 from distill.recipe_learning import VocabularyRecipe
-from distill.report import Latency, Report, Size, merge
+from distill.report import Latency, Report, Size, merge, write_report
 from distill.sources import default_cache
 from distill.steps import open_run, run_teach
 from distill.task import Task
@@ -242,7 +243,8 @@ def against_peers(folder: Path, seconds: float, only: str | None) -> None:
         for shape in (shape for shape in SHAPES if only in (None, shape.name)):
             found.append(translation(shape, _texts(), folder / shape.name.replace(" ", "-"), seconds, bars))
     report = reduce(merge, found)
-    write_all(report, folder)
+    write_report(report, folder)
+    write_text(folder / "report.md", f"{goals(report)}\n\n{markdown(report)}")
     click.echo(goals(report))
 
 

@@ -29,7 +29,7 @@ def build_classifier(plan: Plan, weights: Weights, opset: int, operators: Operat
     stored: dict[str, NDArray[Any]] = {}
     parts = operators(plan, Writer(weights, stored, "classify"))
     if parts.tells_padding:
-        _two_ways(parts.write, [operators(plan, Writer(weights, stored, branch)) for branch in ("padded", "even")])
+        _two_ways(parts.write, [operators(plan, Writer(weights, stored, name)) for name in ("padded", "even")])
     else:
         parts.write.name_output(_classify(parts, parts.padding("attention_mask")), "logits")
     names = INPUTS if TYPES in weights else INPUTS[:2]
