@@ -18,8 +18,8 @@ from typing import Any
 import click
 
 from bench.candidates import Candidate, from_folder
-from bench.markdown import markdown, table
-from bench.measure import Plan, measure, with_peers
+from bench.markdown import table
+from bench.measure import Plan, measure, with_peers, write_all
 from bench.peers.prepare import make_peer
 from bench.words import ms
 from compress import steps
@@ -30,11 +30,11 @@ from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.dataset import Dataset, Split
 from distill.errors import MissingExtraError
-from distill.files import write_text
+from distill.files import new_folder, write_text
 from distill.progress import Bars
 from distill.recipe import BenchRecipe, QuantizeRecipe
 from distill.recipe_learning import VocabularyRecipe
-from distill.report import Latency, Report, Size, merge, write_report
+from distill.report import REPORT_FILE, Latency, Report, Size, merge, read_report, write_report
 from distill.sources import default_cache
 from distill.steps import open_run, run_teach
 from distill.task import Task
@@ -105,18 +105,23 @@ def encoder(folder: Path, seconds: float, bars: Bars) -> Report:
     settings = BenchRecipe(
         batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,), against=PEERS, seconds_per_cell=seconds
     )
-    return _measured(own, settings, opened.dataset, folder / "static", bars)
+    return _measured(own, settings, opened.dataset, folder, bars)
 
 
 def translation(shape: Shape, texts: Sequence[str], folder: Path, seconds: float, bars: Bars) -> Report:
     """One translation model's work; `texts` make its vocabulary, and the first 512 are translated."""
+    if not (folder / "checkpoint").is_dir():
+        _build(shape, texts, folder / "checkpoint")
+    if not (folder / "fp32").is_dir():
+        examples = Split(tuple(texts[:8]), None, ())
+        export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=examples)
     if not (folder / "int8").is_dir():
-        _build(shape, texts, folder)
+        write_int8(read_bundle(folder / "fp32"), folder / "int8")
     own = [from_folder(folder / name, shape.name) for name in ("int8", "fp32", "checkpoint")]
     settings = BenchRecipe(batch_sizes=(1, 16, 32), beams=(1, 4), threads=(1,), against=PEERS, seconds_per_cell=seconds)
     test, none = Split(tuple(texts[:512]), None, ()), Split((), None, ())
     dataset = Dataset(TASK, {"train": test, "validation": none, "test": test}, "", {}, ())
-    return _measured(own, settings, dataset, None, bars)
+    return _measured(own, settings, dataset, folder, bars)
 
 
 def _texts() -> tuple[str, ...]:
@@ -125,8 +130,8 @@ def _texts() -> tuple[str, ...]:
     return tuple(f"{first} {second}" for first, second in zip(found[::2], found[1::2], strict=True))
 
 
-def _build(shape: Shape, texts: Sequence[str], folder: Path) -> None:
-    """The checkpoint with random weights, and its bundles."""
+def _build(shape: Shape, texts: Sequence[str], target: Path) -> None:
+    """The checkpoint, with random weights."""
     import torch
 
     from distill.checkpoint import save
@@ -143,29 +148,27 @@ def _build(shape: Shape, texts: Sequence[str], folder: Path) -> None:
     model: Any = build_seq2seq(config, tokenizer, TASK, SEED)
     with torch.no_grad():
         model.final_logits_bias[0, tokenizer.eos_token_id] = NEVER
-    (folder / "checkpoint").mkdir(parents=True)
-    save(model, tokenizer, TASK, folder / "checkpoint")
-    examples = Split(tuple(texts[:8]), None, ())
-    write_int8(export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=examples), folder / "int8")
+    with new_folder(target) as folder:
+        save(model, tokenizer, TASK, folder)
 
 
-def _measured(
-    own: Sequence[Candidate], settings: BenchRecipe, dataset: Dataset, static: Path | None, bars: Bars
-) -> Report:
-    """One run with all engines; the first of `own` is what the others are compared with."""
+def _measured(own: Sequence[Candidate], settings: BenchRecipe, dataset: Dataset, folder: Path, bars: Bars) -> Report:
+    """One run with all engines; the first of `own` is what the others are compared with. Its whole report is kept, too.
+
+    Returned are the rows under the names of their works.
+    """
+    static = folder / "static"
     plan = Plan(quality=dataset.task.kind == "classification", memory=False)
     with with_peers(own, settings, dataset) as (candidates, left_out), tempfile.TemporaryDirectory() as scratch:
-        if static is not None:
+        if static.is_dir():
             try:
                 candidates.append(_in_openvino(own[-1].folder, static, dataset, Path(scratch) / "static"))
             except MissingExtraError as error:
                 left_out.append(f"{OWN_FILE} in openvino left out: {error}")
         report = measure(NAME, candidates, settings, dataset, seed=SEED, plan=plan, progress=bars)
-    return replace(
-        report,
-        latency=tuple(replace(row, work=work_of(row)) for row in report.latency),
-        notes=(*report.notes, *left_out),
-    )
+    report = replace(report, notes=(*report.notes, *left_out))
+    write_all(report, folder / "report")
+    return replace(report, latency=tuple(replace(row, work=work_of(row)) for row in report.latency))
 
 
 def _in_openvino(checkpoint: Path, static: Path, dataset: Dataset, target: Path) -> Candidate:
@@ -235,16 +238,20 @@ def _bytes(rows: Sequence[Size]) -> list[list[str]]:
 @click.option("--seconds", default=10.0, show_default=True, help="Time for each cell, all engines together.")
 @click.option("--only", type=click.Choice(["encoder", SMALL, LARGE]), help="One work alone.")
 def against_peers(folder: Path, seconds: float, only: str | None) -> None:
-    """Measure potstill beside OpenVINO, CTranslate2 and Optimum; models and report are kept in FOLDER."""
+    """Measure potstill beside OpenVINO, CTranslate2 and Optimum; models and reports are kept in FOLDER.
+
+    A work that is measured again takes the place of its rows in FOLDER/report.json.
+    """
     set_up_logging()
     quiet_libraries()
     with Bars() as bars:
         found = [encoder(folder / "encoder", seconds, bars)] if only in (None, "encoder") else []
         for shape in (shape for shape in SHAPES if only in (None, shape.name)):
             found.append(translation(shape, _texts(), folder / shape.name.replace(" ", "-"), seconds, bars))
-    report = reduce(merge, found)
+    before = [read_report(folder)] if (folder / REPORT_FILE).is_file() else []
+    report = reduce(merge, [*before, *found])
     write_report(report, folder)
-    write_text(folder / "report.md", f"{goals(report)}\n\n{markdown(report)}")
+    write_text(folder / "report.md", goals(report) + "\n")
     click.echo(goals(report))
 
 

@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "bert": ("Bert", WIDTHS),
     "roberta": ("Roberta", {**WIDTHS, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**WIDTHS, "type_vocab_size": 1}),
+    "camembert": ("Camembert", {**WIDTHS, "type_vocab_size": 1}),
     "electra": ("Electra", {**WIDTHS, "embedding_size": 16}),
     "distilbert": (
         "DistilBert",
@@ -80,7 +81,14 @@ def bundle_folder(checkpoint: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "pruned"),
-    [("bert", True), ("roberta", True), ("xlm-roberta", False), ("electra", False), ("distilbert", True)],
+    [
+        ("bert", True),
+        ("roberta", True),
+        ("xlm-roberta", False),
+        ("camembert", False),
+        ("electra", False),
+        ("distilbert", True),
+    ],
 )
 @pytest.mark.parametrize(("opset", "written"), [(20, "built from the weights"), (19, "traced by torch (opset 19 is")])
 def test_every_architecture_answers_like_torch(

@@ -17,7 +17,7 @@ from export.texts import Limits, Text, TextReader, Tokens, check_texts, open_rea
 
 BATCHES_AT_ONCE = 64  # so many are tokenized and sorted together; bounds the memory of a long list
 SPARE_TOKENS = 16
-"""Padding that a batch on a processor may have: beyond it another batch takes less time than computing nothing."""
+"""Padding that a batch on a processor may have: beyond it another batch is faster (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True)
