@@ -199,6 +199,11 @@ class StudentRecipe(DistillationRecipe):
         description="how many decoder layers are copied, evenly spaced (1: the last), or which ones; left out: half",
         json_schema_extra=TRANSLATION,
     )
+    freeze_encoder_layers: Count = Field(
+        0,
+        description="first encoder layers that keep their weights, as do the embeddings: training is faster",
+        json_schema_extra=TRANSLATION,
+    )
     vocabulary: Literal["whole", "used"] = Field(
         "whole",
         description="pieces that are kept of the vocabulary that the student starts with: all, or those that the texts "
@@ -218,6 +223,8 @@ class StudentRecipe(DistillationRecipe):
             raise ValueError(
                 "give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)"
             )
+        if self.freeze_encoder_layers and self.config is not None:
+            raise ValueError("random weights are not worth keeping: leave `freeze_encoder_layers` or `config` out")
         return self
 
 

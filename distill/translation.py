@@ -177,13 +177,13 @@ def judge_of(tokenizer: PreTrainedTokenizerBase, split: Split, task: Task, max_b
         own = [(row, answer[0].text) for row, answer in zip(here, answers, strict=True)]
         found = [text for _, text in sorted(processes.gathered(own))]
         value, _ = corpus_score(task.metric, found, references, task.target_language)
-        return {"loss": _loss(model, tokenizer, rows, max_batch_tokens), task.metric: value}
+        return {"loss": _loss(model, tokenizer, [rows[row] for row in here], max_batch_tokens), task.metric: value}
 
     return judge
 
 
 def _loss(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: list[Example], budget: int) -> float:
-    """Cross-entropy a word, without smoothing."""
+    """Cross-entropy a word of all processes' rows, without smoothing."""
     device, total, words = next(model.parameters()).device, 0.0, 0
     was_training = model.training
     model.eval()
@@ -196,4 +196,5 @@ def _loss(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: list[Examp
             total += float(word_loss(model(**inputs).logits, labels, None, 1.0, 0.0, 0.0)) * count
             words += count
     model.train(was_training)
-    return total / max(words, 1)
+    totals, counts = zip(*processes.gathered([(total, words)]), strict=True)
+    return float(sum(totals) / max(sum(counts), 1))
