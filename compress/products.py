@@ -42,8 +42,14 @@ def count_products(graph: onnx.GraphProto) -> Products:
     stored = {value.name: value.data_type for value in graph.initializer}
     nodes = list(_nodes(graph))
     reads = {output: node for node in nodes for output in node.output}
-    kinds = {node.input[1]: kind for node in nodes if (kind := _kind(node, stored, reads)) is not None}
+    kinds = {_origin(node.input[1], reads): kind for node in nodes if (kind := _kind(node, stored, reads)) is not None}
     return Products(sum(kinds.values()), len(kinds))
+
+
+def _origin(name: str, reads: Mapping[str, onnx.NodeProto]) -> str:
+    """What a weight is called where it is stored: several places may turn the same one."""
+    node = reads.get(name)
+    return node.input[0] if node is not None and node.op_type == "Transpose" else name
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

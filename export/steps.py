@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from distill.errors import BundleError
 from export.bundle import Bundle
-from export.hypotheses import Ids, Logits
+from export.decoding import Decoding
+from export.hypotheses import Hypothesis, Ids, Logits, hypothesis, require_numbers
 from export.session import line, open_onnx
+
+Arrays = dict[str, NDArray[Any]]
 
 ENCODE, STEP = np.array(False), np.array(True)
 PLAIN = {
@@ -23,11 +26,15 @@ PLAIN = {
     "input_ids": "tensor(int64)",
     "attention_mask": "tensor(int64)",
     "positions": "tensor(int64)",
+    "turns": "tensor(int64)",
+    "prefix": "tensor(int64)",
+    "end": "tensor(int64)",
+    "barred": "tensor(float)",
 }
-RANKS = {"step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1}
+RANKS = {"step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1, "turns": 0, "prefix": 1, "end": 0, "barred": 1}
 NOTHING = np.zeros(0, np.int64)
-
-Arrays = dict[str, NDArray[Any]]
+NO_LOOP: Arrays = {"turns": np.array(0), "prefix": NOTHING, "end": np.array(0), "barred": np.zeros(1, np.float32)}
+LOOP_ROWS = 1  # so many are written within the graph; more are faster in steps, for those that have ended leave them
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,28 @@ class Engine:
         Raises:
             BundleError: onnxruntime gives up.
         """
-        feed = {"step": ENCODE, "input_ids": ids, "attention_mask": mask, "positions": NOTHING, **self._empty(0)}
+        feed = {**self._reading(ids, mask), "positions": NOTHING, **NO_LOOP}
         names = self.outputs
         source = dict(zip((f"source_{name}" for name in names), self.run(names, feed), strict=True))
-        pasts = {name: value for name, value in self._empty(len(ids)).items() if name.startswith("past_")}
+        pasts = {name: value for name, value in feed.items() if name.startswith("past_")}
         return Writing(self, mask, source, pasts)
+
+    def write(self, ids: Ids, mask: Ids, rules: Decoding) -> list[Hypothesis]:
+        """Greedy translations without scores, from one run of the graph.
+
+        Raises:
+            BundleError: onnxruntime gives up, or logits are not numbers.
+        """
+        prefix = [rules.start] if rules.forced_start is None else [rules.start, rules.forced_start]
+        barred = np.zeros(self.vocabulary, np.float32)
+        barred[list(rules.suppressed)] = -np.inf
+        loop = {
+            "positions": np.arange(len(prefix)), "turns": np.array(turns(rules)), "prefix": np.array(prefix),
+            "end": np.array(rules.end), "barred": barred,
+        }  # fmt: skip
+        tokens, highest = self.run(["tokens", "highest"], {**self._reading(ids, mask), **loop})
+        require_numbers(highest)
+        return [_until_end([*prefix[1:], *row], rules) for row in tokens.T.tolist()]
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run one way of the graph.
@@ -71,9 +95,31 @@ class Engine:
         except Exception as error:
             raise BundleError(f"the model failed: {line(error)}") from error
 
-    def _empty(self, rows: int) -> Arrays:
-        """Keys and values of no tokens."""
-        return {name: np.zeros((rows, heads, 0, size), np.float32) for name, (heads, size) in self.caches.items()}
+    def _reading(self, ids: Ids, mask: Ids) -> Arrays:
+        """What the graph gets to read sources: keys and values of nothing."""
+        sizes = {name: (len(ids), heads, 0, size) for name, (heads, size) in self.caches.items()}
+        empty = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+        return {"step": ENCODE, "input_ids": ids, "attention_mask": mask, **empty}
+
+
+def turns(rules: Decoding) -> int:
+    """How many tokens of a translation are chosen rather than given."""
+    return rules.max_length - (rules.forced_start is not None) - (rules.forced_end is not None)
+
+
+def fits_loop(rules: Decoding, rows: int, scored: bool) -> bool:
+    """Whether the graph's own loop writes what `export.decode.greedy` would, and is faster."""
+    plain = rules.beams == 1 and not rules.no_repeat_ngram_size and not scored
+    return plain and rows <= LOOP_ROWS and turns(rules) > 0
+
+
+def _until_end(tokens: list[int], rules: Decoding) -> Hypothesis:
+    """One row of the loop, cut off after its end; or with the end that the model demands at the longest length."""
+    if rules.end in tokens:
+        tokens = tokens[: tokens.index(rules.end) + 1]
+    elif rules.forced_end is not None:
+        tokens = [*tokens, rules.forced_end]
+    return hypothesis(np.array(tokens), None, rules)
 
 
 class Writing:
@@ -84,7 +130,8 @@ class Writing:
         self.engine, self.position = engine, 0
         self.names = ["logits", *engine.outputs]
         self.pasts = [f"past_{name}" for name in engine.outputs]
-        self.feed: Arrays = {"step": STEP, "attention_mask": mask, **source, **pasts}
+        self.sources = list(source)
+        self.feed: Arrays = {"step": STEP, "attention_mask": mask, **source, **pasts, **NO_LOOP}
 
     def __call__(self, tokens: Ids, rows: Ids | None = None, sentences: Ids | None = None) -> Logits:
         """Logits `(rows, vocabulary)` after `tokens` `(rows,)`, or after several at once, `(rows, tokens)`.
@@ -97,7 +144,7 @@ class Writing:
             for name in self.pasts:
                 feed[name] = feed[name][rows]
         if sentences is not None:
-            for name in feed.keys() - {"step", "input_ids", "positions", *self.pasts}:
+            for name in ("attention_mask", *self.sources):
                 feed[name] = feed[name][sentences]
         ids = tokens[:, None] if tokens.ndim == 1 else tokens
         feed["input_ids"] = ids
@@ -137,14 +184,16 @@ def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any], cac
     if sorted(found) != sorted(expected) or sorted(found) != sorted(bundle.inputs):
         problems.append(f"inputs: expected {', '.join(expected)}, found {', '.join(found)}")
     names = [node.name for node in outputs]
-    if names != ["logits", *parts] or names != list(bundle.outputs):
-        problems.append(f"outputs: expected {', '.join(['logits', *parts])}, found {', '.join(names)}")
+    wanted = ["logits", *parts, "tokens", "highest"]
+    if names != wanted or names != list(bundle.outputs):
+        problems.append(f"outputs: expected {', '.join(wanted)}, found {', '.join(names)}")
     for node in inputs:
         kind, rank = PLAIN.get(node.name, "tensor(float)"), RANKS.get(node.name, 4)
         sizes = node.shape[1::2] if rank == 4 else []
         if node.type != kind or len(node.shape) != rank or not all(isinstance(size, int) for size in sizes):
             problems.append(f"input {node.name}: expected {kind} of rank {rank}, found {node.type} {node.shape}")
-    problems += [
-        f"output {node.name}: expected floats, found {node.type}" for node in outputs if node.type != "tensor(float)"
-    ]
+    for node in outputs:
+        kind = "tensor(int64)" if node.name == "tokens" else "tensor(float)"
+        if node.type != kind:
+            problems.append(f"output {node.name}: expected {kind}, found {node.type}")
     return problems

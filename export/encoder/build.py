@@ -44,7 +44,7 @@ def _two_ways(write: Writer, ways: list[Standard]) -> None:
     """Where no row has padding, attention needs no mask, which takes a third of its time: a way of its own."""
     padded, even = ways
     answers = [_classify(padded, padded.padding("attention_mask")), _classify(even, "")]
-    graphs = [branch(way.write, [answer]) for way, answer in zip(ways, answers, strict=True)]
+    graphs = [branch(way.write, [value(answer, TensorProto.FLOAT)]) for way, answer in zip(ways, answers, strict=True)]
     least = write.node("ReduceMin", "attention_mask", keepdims=0)
     found = write.node(
         "If", write.node("Cast", least, to=TensorProto.BOOL), then_branch=graphs[1], else_branch=graphs[0]

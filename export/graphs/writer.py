@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from export.graphs.plan import PLAN, Plan, Weights
 
@@ -18,11 +19,15 @@ LEAST_OPSET = 20
 
 @dataclass
 class Writer:
-    """Writes one branch of a graph. `stored` is shared by all branches, so that each weight is kept once."""
+    """Writes one branch of a graph. `stored` is shared by all branches, so that each weight is kept once.
+
+    `inputs` says what a branch reads instead of values of these names.
+    """
 
     weights: Weights
     stored: dict[str, NDArray[Any]]
     branch: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -33,7 +38,8 @@ class Writer:
         """Append a node with several outputs and return their names."""
         stem = f"{self.branch}/{len(self.nodes)}_{kind}"
         names = [stem] if outputs == 1 else [f"{stem}.{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=stem, domain=domain, **attributes))
+        read = [self.inputs.get(name, name) for name in inputs]
+        self.nodes.append(helper.make_node(kind, read, names, name=stem, domain=domain, **attributes))
         return names
 
     def name_output(self, value: str, name: str) -> None:
@@ -75,15 +81,14 @@ def tensors(stored: dict[str, NDArray[Any]]) -> list[onnx.TensorProto]:
     return [numpy_helper.from_array(np.asarray(stored[name], order="C"), name) for name in sorted(stored)]
 
 
-def value(name: str, kind: int, shape: list[str | int]) -> onnx.ValueInfoProto:
-    """An input or output; a size that is a text may be any."""
+def value(name: str, kind: int, shape: list[str | int] | None = None) -> onnx.ValueInfoProto:
+    """An input or output; a size that is a text may be any, and without a shape all may."""
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def branch(write: Writer, outputs: list[str]) -> onnx.GraphProto:
-    """What was written as one branch of an `If`, with float outputs of any shape."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    return helper.make_graph(write.nodes, write.branch, [], values)
+def branch(write: Writer, outputs: list[onnx.ValueInfoProto]) -> onnx.GraphProto:
+    """What was written as one branch of an `If`, with these outputs."""
+    return helper.make_graph(write.nodes, write.branch, [], outputs)
 
 
 def model_of(graph: onnx.GraphProto, plan: Plan, opset: int, domains: tuple[tuple[str, int], ...]) -> onnx.ModelProto:

@@ -1,5 +1,7 @@
 """One ONNX graph with two ways through it: encode a source once, then step through the target.
 
+For greedy translations nobody has to step: after encoding a loop writes `turns` tokens (`export/seq2seq/loop.py`).
+
 Both ways lie in the branches of one `If`, so that a step runs nothing of the encoder, and all weights lie outside of
 the branches, so that what they share is stored once. (`RunOptions.only_execute_path_to_fetches` would need no `If`, but
 onnxruntime 1.31 ignores it and runs the encoder in each step.)
@@ -10,8 +12,14 @@ inputs   step ()                                      whether this is a step
          positions (length)                           of `input_ids` in the target: past, past + 1, …
          past_keys.N, past_values.N                   (rows, heads, past, size), for each layer of the decoder
          source_keys.N, source_values.N               (sentences, heads, source, size)
-outputs  logits (rows, vocabulary)                    of the last position; empty after encoding
+         turns ()                                     after encoding: write so many tokens at most
+         prefix (length)                              what they follow; its places are `positions`
+         end ()                                       the token after which a row has ended
+         barred (vocabulary)                          added to logits: minus infinity for what is never written
+outputs  logits (rows, vocabulary)                    of the last position of a step; else empty
          keys.N, values.N                             of a step: past and present; of encoding: the source's
+         tokens (written, rows)                       written after encoding, until all rows have ended; else empty
+         highest (written, rows)                      their logits
 
 Rows are sentences times beams: all beams of a sentence read the same source.
 """
@@ -28,33 +36,30 @@ from onnx import TensorProto, helper
 from export.graphs.operators import Operators, Standard
 from export.graphs.plan import Plan, Weights
 from export.graphs.writer import Writer, branch, model_of, tensors, value
-from export.seq2seq.stacks import encode, step
+from export.seq2seq.loop import write_greedily
+from export.seq2seq.stacks import encode, layer_names, step
 
 
 def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Standard) -> onnx.ModelProto:
     """The graph of a translation model; `operators` say in which operators its parts are written."""
     stored: dict[str, NDArray[Any]] = {}
-    encoding, stepping = (operators(plan, Writer(weights, stored, branch)) for branch in ("encode", "step"))
+    encoding, stepping, whole = (operators(plan, Writer(weights, stored, name)) for name in ("encode", "step", "write"))
     encode(encoding)
     step(stepping)
     outputs = _outputs(plan)
-    names = [output.name for output in outputs]
     node = helper.make_node(
-        "If", ["step"], names, name="step_or_encode",
-        then_branch=_branch(stepping, names), else_branch=_branch(encoding, names),
+        "If", ["step"], [output.name for output in outputs], name="step_or_encode",
+        then_branch=_branch(stepping, outputs), else_branch=_branch(encoding, outputs),
     )  # fmt: skip
-    graph = helper.make_graph([node], "translation", _inputs(plan, weights), outputs, tensors(stored))
+    whole.write.nodes.append(node)
+    outputs += write_greedily(whole, operators)
+    graph = helper.make_graph(whole.write.nodes, "translation", _inputs(plan, weights), outputs, tensors(stored))
     return model_of(graph, plan, opset, stepping.domains)
 
 
-def _branch(parts: Standard, names: list[str]) -> onnx.GraphProto:
+def _branch(parts: Standard, outputs: list[onnx.ValueInfoProto]) -> onnx.GraphProto:
     """One branch: its outputs are the graph's, under names of its own."""
-    return branch(parts.write, [f"{parts.write.branch}.{name}" for name in names])
-
-
-def layer_names(stem: str, layers: int) -> list[str]:
-    """Names of keys and values of each layer: `stem_keys.0, stem_values.0, stem_keys.1 …`."""
-    return [f"{stem}{part}.{layer}" for layer in range(layers) for part in ("keys", "values")]
+    return branch(parts.write, [value(f"{parts.write.branch}.{each.name}", TensorProto.FLOAT) for each in outputs])
 
 
 def _inputs(plan: Plan, weights: Weights) -> list[onnx.ValueInfoProto]:
@@ -70,6 +75,10 @@ def _inputs(plan: Plan, weights: Weights) -> list[onnx.ValueInfoProto]:
         value("positions", TensorProto.INT64, ["length"]),
         *_caches("past_", "rows", "past", plan.decoder_heads, own),
         *_caches("source_", "sentences", "source", plan.cross_heads, cross),
+        value("turns", TensorProto.INT64, []),
+        value("prefix", TensorProto.INT64, ["prefix"]),
+        value("end", TensorProto.INT64, []),
+        value("barred", TensorProto.FLOAT, ["vocabulary"]),
     ]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from export.decoding import Decoding
 from export.parity import Batch, ParityResult, awkward_batches, compare
 from export.runtime import Translator
+from export.steps import fits_loop
 
 TEXTS = 60  # so many are translated whole; torch takes a while
 ROWS = 15  # odd, so that no shape in the graph can rest on a round number
@@ -80,12 +81,16 @@ def compare_translations(model: nn.Module, translator: Translator, texts: Sequen
 
 
 def _share(model: nn.Module, translator: Translator, batches: Sequence[Batch], rules: Decoding) -> float:
-    """How many of the sources both translate alike."""
+    """How many of the sources both translate alike, in steps and within the graph where that is a way."""
     same, count = 0, 0
     for batch in batches:
         expected = generate(model, batch["input_ids"], batch["attention_mask"], rules)
         found = translator.translate_ids(batch["input_ids"], batch["attention_mask"], rules)
-        same += sum(each[0].tokens == wanted for each, wanted in zip(found, expected, strict=True))
+        ways = [[each[0].tokens for each in found]]
+        if fits_loop(rules, 1, scored=False):
+            alone = translator.engine.write(batch["input_ids"], batch["attention_mask"], rules)
+            ways.append([each.tokens for each in alone])
+        same += sum(all(tokens == wanted for tokens in each) for *each, wanted in zip(*ways, expected, strict=True))
         count += len(expected)
     return same / count if count else 1.0
 

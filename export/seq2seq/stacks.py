@@ -39,7 +39,12 @@ def step(parts: Standard) -> None:
         states = residual(parts, states, f"{stem}.cross_norm", across)
         states = residual(parts, states, f"{stem}.feed_norm", feed(parts, stem))
     last = write.node("Gather", states, write.scalar(-1), axis=1)
-    write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm")), "step.logits")
+    write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm")), f"{write.branch}.logits")
+
+
+def layer_names(stem: str, layers: int) -> list[str]:
+    """Names of keys and values of each layer: `stem_keys.0, stem_values.0, stem_keys.1 …`."""
+    return [f"{stem}{part}.{layer}" for layer in range(layers) for part in ("keys", "values")]
 
 
 def _maybe_norm(parts: Standard, states: str, name: str) -> str:
@@ -54,8 +59,8 @@ def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
     def attend(states: str) -> str:
         past = (f"past_keys.{layer}", f"past_values.{layer}")
         found, keys, values = parts.self_attention(projected(parts, states, stem), heads, past, bias)
-        parts.write.name_output(keys, f"step.keys.{layer}")
-        parts.write.name_output(values, f"step.values.{layer}")
+        for value, what in ((keys, "keys"), (values, "values")):
+            parts.write.name_output(value, f"{parts.write.branch}.{what}.{layer}")
         return parts.product(found, f"{stem}.attention.out")
 
     return attend
@@ -106,8 +111,8 @@ def _remember(parts: Standard, states: str) -> None:
     split = write.nodes_of("Split", merged, sizes, outputs=2 * len(widths), axis=-1)
     for index, part in enumerate(split):
         layer, what = index // 2, ("keys", "values")[index % 2]
-        write.name_output(parts.split(part, plan.cross_heads[layer]), f"encode.{what}.{layer}")
-    write.name_output(write.node("Identity", write.empty_logits()), "encode.logits")
+        write.name_output(parts.split(part, plan.cross_heads[layer]), f"{write.branch}.{what}.{layer}")
+    write.name_output(write.node("Identity", write.empty_logits()), f"{write.branch}.logits")
 
 
 def _source_bias(parts: Standard) -> str:

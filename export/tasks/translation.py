@@ -14,7 +14,7 @@ from export.bundle import Bundle
 from export.decode import search
 from export.decoding import Decoding, read_decoding
 from export.hypotheses import Hypothesis
-from export.steps import Engine, open_engine
+from export.steps import Engine, fits_loop, open_engine
 from export.texts import Limits, TextReader, Tokens, check_texts, open_reader
 
 WINDOW = 4096  # so many texts are tokenized and sorted together; bounds the memory of a long list
@@ -112,6 +112,8 @@ class Translator:
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], rules: Decoding, n_best: int = 1, scored: bool = False
     ) -> list[list[Hypothesis]]:
         """Hypotheses for sources that are already ids, `(texts, length)` with a mask of the same shape."""
+        if fits_loop(rules, len(ids), scored):
+            return [[each] for each in self.engine.write(ids, mask, rules)]
         return search(self.engine.start(ids, mask), len(ids), rules, n_best, scored)
 
     def _window(self, texts: list[str], rules: Decoding, n_best: int, scored: bool, budget: int) -> list[Translation]:
