@@ -46,6 +46,9 @@ class TrainingRecipe(Section):
     optim: str = Field("adamw_torch_fused", description="the optimiser: muon, or one of Trainer's")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")
     fp16: bool = Field(False, description="float16 autocast (GPUs)")
+    torch_compile: bool = Field(
+        False, description="compile the model first: minutes for shorter steps; needs a C++ compiler"
+    )
     early_stopping_patience: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0: never")
     eval_strategy: Literal["epoch", "steps"] = Field("epoch", description="when to validate and save")
     eval_steps: Positive | None = Field(None, description="steps between validations, with eval_strategy: steps")
@@ -199,11 +202,6 @@ class StudentRecipe(DistillationRecipe):
         description="how many decoder layers are copied, evenly spaced (1: the last), or which ones; left out: half",
         json_schema_extra=TRANSLATION,
     )
-    freeze_encoder_layers: Count = Field(
-        0,
-        description="first encoder layers that keep their weights, as do the embeddings: training is faster",
-        json_schema_extra=TRANSLATION,
-    )
     vocabulary: Literal["whole", "used"] = Field(
         "whole",
         description="pieces that are kept of the vocabulary that the student starts with: all, or those that the texts "
@@ -223,8 +221,6 @@ class StudentRecipe(DistillationRecipe):
             raise ValueError(
                 "give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)"
             )
-        if self.freeze_encoder_layers and self.config is not None:
-            raise ValueError("random weights are not worth keeping: leave `freeze_encoder_layers` or `config` out")
         return self
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
-from distill.errors import RecipeError
 from distill.layers import model_config
 from distill.models import chosen_layers
 from distill.recipe import StudentRecipe
@@ -76,26 +75,6 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: L
 
 
 _BART = ("encoder_layers", "decoder_layers")
-
-
-def freeze_encoder(student: nn.Module, layers: int) -> None:
-    """Leave the encoder's first `layers` as they are, and the embeddings, which they read; 0 leaves nothing.
-
-    Neither they nor what is tied to them get gradients: a step takes less time, and what the teacher knew stays.
-
-    Raises:
-        RecipeError: the encoder has fewer layers.
-    """
-    if not layers:
-        return
-    encoder = cast(Any, student).get_encoder()
-    stack = encoder.block if hasattr(encoder, "block") else encoder.layers
-    if layers > len(stack):
-        raise RecipeError(f"student.freeze_encoder_layers: {layers} are more than the student's {len(stack)}")
-    below = [getattr(encoder, name, None) for name in ("embed_tokens", "embed_positions", "layernorm_embedding")]
-    for module in (*below, *stack[:layers]):
-        if isinstance(module, nn.Module):
-            module.requires_grad_(False)
 
 
 def _source(key: str, kept: list[list[int]], weights: Container[str]) -> str:

@@ -231,7 +231,6 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("student: {layers: [-1]}", "student.layers"),
         ("student: {model: a, layers: 2}", "give one start"),
         ("student: {model: a, config: b}", "give one start"),
-        ("student: {config: b, freeze_encoder_layers: 1}", "random weights are not worth keeping"),
         ("prune: {heads: 1.0}", "prune.heads"),
         ("prune: {heads: -0.1}", "prune.heads"),
         ("prune: {neurons: 1.5}", "prune.neurons"),

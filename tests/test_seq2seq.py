@@ -15,7 +15,7 @@ from distill.checkpoint import load_tokenizer, save
 from distill.errors import CheckpointError, RecipeError
 from distill.recipe import VocabularyRecipe
 from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages, shifted
-from distill.seq2seq_student import copied_seq2seq, freeze_encoder
+from distill.seq2seq_student import copied_seq2seq
 from distill.task import Task
 from distill.translate import Search, by_length, translate
 from distill.vocabulary import train_vocabulary
@@ -195,32 +195,6 @@ def test_left_out_all_encoder_layers_and_half_of_the_decoder_are_copied(tokenize
         RecipeError, match=r"student\.encoder_layers: expected different numbers from 0 to 3, found \[4\]"
     ):
         copied_seq2seq(tiny("marian", tokenizer), (4,), 1)
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_a_frozen_part_of_the_encoder_has_no_gradient_and_the_rest_has(
-    kind: str, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    student = copied_seq2seq(tiny(kind, tokenizer), None, 1)
-    freeze_encoder(student, 2)
-    ids = torch.tensor([[270, 265, 1]])
-    cast(Any, student)(input_ids=ids, labels=ids).loss.backward()
-    still = {name for name, weight in student.named_parameters() if weight.grad is None}
-    stack = "encoder.block" if kind == "t5" else "encoder.layers"
-    frozen = {f"{stack}.{layer}." for layer in (0, 1)}
-    assert all(any(part in name for part in (*frozen, "shared", "embed", "encoder.layernorm_emb")) for name in still)
-    assert all(any(part in name for name in still) for part in (*frozen, "shared"))
-    moved = {name for name, weight in student.named_parameters() if weight.grad is not None}
-    assert not any(part in name for part in frozen for name in moved)
-    assert all(any(f"{stack}.{layer}." in name for name in moved) for layer in (2, 3))
-
-
-def test_no_more_layers_are_frozen_than_there_are(tokenizer: PreTrainedTokenizerBase) -> None:
-    student = copied_seq2seq(tiny("marian", tokenizer), 3, 1)
-    freeze_encoder(student, 0)
-    assert all(weight.requires_grad for name, weight in student.named_parameters() if "embed_positions" not in name)
-    with pytest.raises(RecipeError, match=r"student\.freeze_encoder_layers: 4 are more than the student's 3"):
-        freeze_encoder(student, 4)
 
 
 def mbart_tokenizer() -> PreTrainedTokenizerBase:

@@ -21,7 +21,7 @@ from distill.opened import Manifest, Run
 from distill.recipe import Recipe, VocabularyRecipe
 from distill.sections import settings
 from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages
-from distill.seq2seq_student import build_seq2seq_student, freeze_encoder
+from distill.seq2seq_student import build_seq2seq_student
 from distill.smaller_vocabulary import Pruned, learned_texts, prune_vocabulary
 from distill.task import Task
 from distill.translate import Engine
@@ -161,7 +161,6 @@ def make_student(opened: Run, folder: Path) -> Manifest:
     if recipe.student.vocabulary == "used":
         pruned, signals = _with_used_pieces(model, tokenizer, signals, dataset)
         model, tokenizer, shrunk = pruned.model, pruned.tokenizer, {"vocabulary": pruned.to_json()}
-    freeze_encoder(model, recipe.student.freeze_encoder_layers)
     work = opened.work("student")
     result = distil_pairs(model, tokenizer, dataset, signals, recipe.student, work, recipe.seed, report=opened.report)
     save(model, tokenizer, dataset.task, folder)
