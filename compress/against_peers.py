@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from bench.words import ms
 from compress import steps
 from compress.large_translation import sentences
 from compress.quantize import quantize
+from compress.shortlist import shortlist
 from compress.translation_int8 import write_int8
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
@@ -40,6 +42,8 @@ from distill.steps import open_run, run_teach
 from distill.task import Task
 from export.bundle import read_bundle
 from export.graph import export
+from export.graphs.plan import Weights
+from export.runtime import Translator, load_as
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "sentiment.yaml"
 PEERS = ("openvino", "ctranslate2", "optimum")
@@ -88,6 +92,7 @@ GOALS: Mapping[str, float] = MappingProxyType(
 """Our time over that of the fastest other engine, at most."""
 OWN_FILE = "encoder 6x384, static file"
 OWN_FILE_GOAL, BYTES_GOAL = 1.05, 1.05
+SHORTLIST, NEAREST = ", shortlist", 24
 
 
 def encoder(folder: Path, seconds: float, bars: Bars) -> Report:
@@ -117,11 +122,21 @@ def translation(shape: Shape, texts: Sequence[str], folder: Path, seconds: float
         export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=examples)
     if not (folder / "int8").is_dir():
         write_int8(read_bundle(folder / "fp32"), folder / "int8")
+    if not (folder / "shortlist").is_dir():
+        write_int8(read_bundle(folder / "fp32"), folder / "shortlist", _shortlist(folder / "fp32", texts))
     own = [from_folder(folder / name, shape.name) for name in ("int8", "fp32", "checkpoint")]
+    own.insert(1, from_folder(folder / "shortlist", shape.name + SHORTLIST))
     settings = BenchRecipe(batch_sizes=(1, 16, 32), beams=(1, 4), threads=(1,), against=PEERS, seconds_per_cell=seconds)
     test, none = Split(tuple(texts[:512]), None, ()), Split((), None, ())
     dataset = Dataset(TASK, {"train": test, "validation": none, "test": test}, "", {}, ())
     return _measured(own, settings, dataset, folder, bars)
+
+
+def _shortlist(bundle: Path, texts: Sequence[str]) -> Weights:
+    """A shortlist that takes each text for the translation of the one before it: of real size, and without meaning."""
+    translator = load_as(Translator, bundle)
+    ids = [tokens.ids for tokens in translator.reader.read(list(texts))]
+    return shortlist(list(pairwise(ids)), translator.limits.rows, NEAREST, translator.decoding)
 
 
 def _texts() -> tuple[str, ...]:
@@ -180,7 +195,7 @@ def _in_openvino(checkpoint: Path, static: Path, dataset: Dataset, target: Path)
 
 def work_of(row: Latency) -> str:
     """What all engines did in a row's cell."""
-    model = "encoder 6x384" if row.model == OWN_FILE else row.model
+    model = "encoder 6x384" if row.model == OWN_FILE else row.model.removesuffix(SHORTLIST)
     if row.beams is not None:
         return f"{model}, {'greedy' if row.beams == 1 else f'{row.beams} beams'}, batch {row.batch}"
     return f"{model}, {row.batch} sentences" if row.work == "text" else f"{model}, {row.batch}x{row.length}"
@@ -189,13 +204,29 @@ def work_of(row: Latency) -> str:
 def goals(report: Report) -> str:
     """Each goal, and how far our int8 bundle is from the fastest other engine."""
     rows = [found for work, most in GOALS.items() if (found := _time(report.latency, work, most))]
-    rows += _own_file(report.latency) + _bytes(report.size)
+    rows += _shortlisted(report.latency) + _own_file(report.latency) + _bytes(report.size)
     return table(["work, int8, one thread", "ours", "the best other", "ours / theirs [95 %]", "goal"], rows)
+
+
+def _shortlisted(rows: Sequence[Latency]) -> list[list[str]]:
+    """Our translation models with a shortlist, which the others do without."""
+    found = []
+    for row in rows:
+        others = [
+            other for other in rows if other.work == row.work and other.precision == "int8" and other.runtime in PEERS
+        ]
+        if row.model.endswith(SHORTLIST) and row.work in GOALS and others:
+            best = min(others, key=lambda other: other.p50_ms)
+            ratio = f"{row.p50_ms / best.p50_ms:.2f}"
+            times = [f"{ms(row.p50_ms)} ms", f"{best.runtime} {ms(best.p50_ms)} ms"]
+            found.append([f"{row.work}{SHORTLIST}", *times, ratio, f"{GOALS[row.work]:.2f}"])
+    return found
 
 
 def _time(rows: Sequence[Latency], work: str, most: float) -> list[str]:
     """One row of the table; nothing where no other engine ran."""
     found = [row for row in rows if row.work == work and row.precision == "int8" and row.model != OWN_FILE]
+    found = [row for row in found if not row.model.endswith(SHORTLIST)]
     ours = next((row for row in found if row.runtime == "onnxruntime" and row.speedup is None), None)
     others = [row for row in found if row.runtime in PEERS and row.speedup is not None]
     if ours is None or not others:

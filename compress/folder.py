@@ -27,15 +27,16 @@ def write_parts(folder: Path, bundle: Bundle, graph: onnx.ModelProto) -> None:
 
 
 def seal_int8(folder: Path, bundle: Bundle, method: str, details: Mapping[str, Any]) -> Bundle:
-    """Make the folder an int8 bundle."""
+    """Make the folder, whose parts are written, an int8 bundle."""
+    graph = onnx.load(folder / MODEL_FILE).graph
     return seal(
         folder,
         task=bundle.task,
         precision=f"int8-{method}",
         model_file=MODEL_FILE,
         opset=bundle.opset,
-        inputs=bundle.inputs,
-        outputs=bundle.outputs,
+        inputs=[value.name for value in graph.input],
+        outputs=[value.name for value in graph.output],
         cpu={"model": cpu_model(), "flags": cpu_flags()},
         details={**details, "reduce_range": REDUCE_RANGE},
     )

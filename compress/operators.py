@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.graphs.operators import SWISH, Standard
+from export.graphs.operators import FLOAT, SWISH, Standard
 
 MICROSOFT = "com.microsoft"
 MOST = 64  # 7 bits: the sum of two products with 8-bit activations stays within 16 bits
@@ -105,12 +105,24 @@ class Int8(Fused):
         """Rows of an int8 table as floats."""
         return self.write.node("Cast", self.write.node("Gather", table, ids), to=onnx.TensorProto.FLOAT)
 
-    def logits(self, states: str) -> str:
-        """Logits from the int8 embedding matrix; onnxruntime turns it once, when it opens the model."""
-        table = self.plan.output_table
-        turned = self.write.node("Transpose", self._stored(table, axis=1), perm=[1, 0])
-        bias = self.write.weight("output.bias") if "output.bias" in self.write.weights else ""
-        return self._multiply(states, turned, f"{table}.scale", bias)
+    @property
+    def output_parts(self) -> dict[str, int]:
+        """The matrix is int8, and there are its scales."""
+        bias = {name: kind for name, kind in super().output_parts.items() if name == "bias"}
+        return {"matrix": onnx.TensorProto.INT8, "scale": FLOAT} | bias
+
+    def output(self, words: str = "") -> list[str]:
+        """The int8 embedding matrix, turned; onnxruntime turns the whole one once, when it opens the model."""
+        table = self._stored(self.plan.output_table, axis=1)
+        bias = [self.write.weight("output.bias")] if "bias" in self.output_parts else []
+        parts = [table, f"{table}.scale", *bias]
+        rows, *rest = [self.write.node("Gather", part, words) for part in parts] if words else parts
+        return [self.write.node("Transpose", rows, perm=[1, 0]), *rest]
+
+    def logits(self, states: str, output: list[str]) -> str:
+        """Logits from the int8 matrix."""
+        matrix, scale, *bias = output
+        return self._multiply(states, matrix, scale, bias[0] if bias else "")
 
     def _multiply(self, states: str, weight: str, scale: str, bias: str) -> str:
         """One int8 product, its activations quantized as they come."""

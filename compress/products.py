@@ -47,9 +47,12 @@ def count_products(graph: onnx.GraphProto) -> Products:
 
 
 def _origin(name: str, reads: Mapping[str, onnx.NodeProto]) -> str:
-    """What a weight is called where it is stored: several places may turn the same one."""
+    """What a weight is called where it is stored: several places may turn the same one.
+
+    What a translation model encodes, its steps read under another name.
+    """
     node = reads.get(name)
-    return node.input[0] if node is not None and node.op_type == "Transpose" else name
+    return node.input[0] if node is not None and node.op_type == "Transpose" else name.removeprefix("source_")
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

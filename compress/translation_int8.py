@@ -6,6 +6,7 @@ The graph is written anew from its plan, in the operators of `compress.operators
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 
@@ -14,12 +15,14 @@ from compress.operators import Int8
 from compress.products import TRANSLATION_PLACES, bytes_by_part, count_products
 from distill.files import new_folder
 from export.bundle import Bundle, read_bundle
-from export.graphs.plan import read_plan
+from export.graphs.plan import Weights, read_plan
 from export.graphs.writer import opset_of
 from export.seq2seq.build import build
 
+NOTHING: Weights = MappingProxyType({})
 
-def write_int8(bundle: Bundle, target: Path) -> Bundle:
+
+def write_int8(bundle: Bundle, target: Path, shortlist: Weights = NOTHING) -> Bundle:
     """Write the int8 form of an fp32 translation bundle as the bundle `target`. What it lost is for a gate to judge.
 
     Raises:
@@ -27,7 +30,7 @@ def write_int8(bundle: Bundle, target: Path) -> Bundle:
         RunError: `target` exists.
     """
     before = onnx.load(bundle.model_path)
-    after = quantize_translation(before)
+    after = quantize_translation(before, shortlist)
     sizes = {name: bytes_by_part(m.graph, TRANSLATION_PLACES) for name, m in (("fp32", before), ("int8", after))}
     found = {"method": "dynamic", "products": str(count_products(after.graph)), "bytes": sizes}
     with new_folder(target) as folder:
@@ -36,11 +39,11 @@ def write_int8(bundle: Bundle, target: Path) -> Bundle:
     return read_bundle(target, verify=False)
 
 
-def quantize_translation(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The int8 form of a graph that `export.seq2seq.build` wrote.
+def quantize_translation(model: onnx.ModelProto, shortlist: Weights = NOTHING) -> onnx.ModelProto:
+    """The int8 form of a graph that `export.seq2seq.build` wrote, if wanted with a shortlist (`compress.shortlist`).
 
     Raises:
         BundleError: another graph.
     """
     plan, weights = read_plan(model)
-    return build(plan, weights, opset_of(model), Int8)
+    return build(plan, {**weights, **shortlist}, opset_of(model), Int8)

@@ -70,7 +70,7 @@ class Loop(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
         """The metrics of the weights that would be kept."""
-        with self._kept(), torch.compiler.set_stance("force_eager"):
+        with self._kept():
             found: dict[str, float] = super().evaluate(*given, **named)
         return found
 
@@ -125,7 +125,7 @@ class TokenLoop(Loop):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """What the judge says of the weights that would be kept."""
-        with self._kept(), torch.compiler.set_stance("force_eager"):
+        with self._kept():
             found = self.judge(self.accelerator.unwrap_model(self.model))
         metrics = {f"eval_{name}": value for name, value in found.items()}
         self.log(metrics)

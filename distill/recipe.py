@@ -19,7 +19,7 @@ from distill.recipe_learning import (
     TrainingRecipe,
     VocabularyRecipe,
 )
-from distill.sections import CLASSIFICATION, TRANSLATION, Different, Positive, Section, foreign
+from distill.sections import CLASSIFICATION, TRANSLATION, Count, Different, Positive, Section, foreign
 
 __all__ = [
     "BenchRecipe",
@@ -64,6 +64,12 @@ class QuantizeRecipe(Section):
     )
     calibration_examples: Positive = Field(
         256, description="training rows that set the ranges of static int8", json_schema_extra=CLASSIFICATION
+    )
+    shortlist: Count = Field(
+        0,
+        description="weigh so many likely translations of each source piece and 200 frequent pieces at each step, not "
+        "the whole vocabulary: faster; 0: all pieces",
+        json_schema_extra=TRANSLATION,
     )
     max_drop: float | None = Field(
         None,

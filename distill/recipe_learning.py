@@ -46,9 +46,6 @@ class TrainingRecipe(Section):
     optim: str = Field("adamw_torch_fused", description="the optimiser: muon, or one of Trainer's")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")
     fp16: bool = Field(False, description="float16 autocast (GPUs)")
-    torch_compile: bool = Field(
-        False, description="compile the model first: minutes for shorter steps; needs a C++ compiler"
-    )
     early_stopping_patience: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0: never")
     eval_strategy: Literal["epoch", "steps"] = Field("epoch", description="when to validate and save")
     eval_steps: Positive | None = Field(None, description="steps between validations, with eval_strategy: steps")

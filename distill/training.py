@@ -44,7 +44,6 @@ LOG = logging.getLogger("potstill")
 OWN = (
     *("bf16", "early_stopping_patience", "ema_decay", "label_smoothing_factor", "report_to", "save_total_limit"),
     "tokens_per_batch",
-    "torch_compile",
 )
 """Options that Trainer does not get as they are."""
 
@@ -79,13 +78,11 @@ def train(
 
     Raises:
         InterruptedRunError: asked to stop; a checkpoint was saved first.
-        RunError: the loss is not finite, the disk or the memory is full, or there is no compiler to compile with.
+        RunError: the loss is not finite, or the disk or the memory is full.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
     start = processes.from_first(lambda: newest_complete(work))
-    if recipe.torch_compile:
-        model.compile(dynamic=True)
     loop = _loop(model, tokenizer, course, recipe, work, start)
     loop.remove_callback(PrinterCallback)
     loop.remove_callback(ProgressCallback)
@@ -162,14 +159,10 @@ def _finish(loop: Loop, last: Path, state: TrainerState) -> None:
 
 
 def _explained(error: Exception, work: Path, recipe: TrainingRecipe, task: Task) -> Exception:
-    """A full disk or memory, or a compiler that is missing, in one clear line; anything else as it is."""
+    """A full disk or memory in one clear line; anything else as it is."""
     if files.is_full(error):
         return files.disk_error(error, work)
     text = str(error).lower()
-    if "c++ compiler" in text:
-        return RunError(
-            "torch_compile: there is no working C++ compiler; install one (g++), or leave torch_compile out"
-        )
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text:
         option = "tokens_per_batch" if task.kind == "translation" else "per_device_train_batch_size"
         return RunError(

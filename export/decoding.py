@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distill.errors import BundleError, RecipeError
 from export.manifest import MANIFEST
 
@@ -35,6 +38,24 @@ class Decoding:
     def to_json(self) -> dict[str, Any]:
         """The rules as JSON values."""
         return {**asdict(self), "suppressed": list(self.suppressed)}
+
+    def among(self, words: NDArray[np.int64]) -> Decoding:
+        """These rules where tokens are places in `words`, which are in order; what is not among them needs no rule.
+
+        Raises:
+            BundleError: a token without which nothing can be written is not among them.
+        """
+        ids = [self.start, self.end, self.pad, *(x for x in (self.forced_start, self.forced_end) if x is not None)]
+        missing = sorted(set(ids) - set(words.tolist()))
+        if missing:
+            raise BundleError(f"the model's shortlist lacks tokens that decoding needs: {missing}")
+        place = {int(word): index for index, word in enumerate(words)}
+        return replace(
+            self, start=place[self.start], end=place[self.end], pad=place[self.pad],
+            forced_start=None if self.forced_start is None else place[self.forced_start],
+            forced_end=None if self.forced_end is None else place[self.forced_end],
+            suppressed=tuple(place[token] for token in self.suppressed if token in place),
+        )  # fmt: skip
 
     def changed(self, options: Mapping[str, Any]) -> Decoding:
         """These rules with the options of one call; those that are None stay.

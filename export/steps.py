@@ -31,19 +31,28 @@ PLAIN = {
     "end": "tensor(int64)",
     "barred": "tensor(float)",
 }
-RANKS = {"step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1, "turns": 0, "prefix": 1, "end": 0, "barred": 1}
+RANKS = {
+    "step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1, "turns": 0, "prefix": 1, "end": 0, "barred": 1,
+    "source_matrix": 2, "source_scale": 1, "source_bias": 1,
+}  # fmt: skip
+KINDS: Mapping[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int8)": np.dtype(np.int8)}
 NOTHING = np.zeros(0, np.int64)
+SHORTLISTED = ("source_matrix", "source_scale", "source_bias")
 NO_LOOP: Arrays = {"turns": np.array(0), "prefix": NOTHING, "end": np.array(0), "barred": np.zeros(1, np.float32)}
-LOOP_ROWS = 1  # so many are written within the graph; more are faster in steps, for those that have ended leave them
+LOOP_ROWS = 4  # so many are written within the graph; 16 are faster in steps, for those that have ended leave them
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An open translation model. `caches` holds heads and size of each past and source input."""
+    """An open translation model. `caches` holds heads and size of each past and source input.
+
+    `shortlisted` are the inputs for what a shortlist keeps of the output matrix, with their types; there may be none.
+    """
 
     onnx: Any = field(repr=False)
     caches: Mapping[str, tuple[int, int]]
     vocabulary: int
+    shortlisted: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -63,9 +72,12 @@ class Engine:
         """
         feed = {**self._reading(ids, mask), "positions": NOTHING, **NO_LOOP}
         names = self.outputs
-        source = dict(zip((f"source_{name}" for name in names), self.run(names, feed), strict=True))
+        if self.shortlisted:
+            names = [*names, "words", *(name.removeprefix("source_") for name in self.shortlisted)]
+        found = {f"source_{name}": value for name, value in zip(names, self.run(names, feed), strict=True)}
+        words = found.pop("source_words", None)
         pasts = {name: value for name, value in feed.items() if name.startswith("past_")}
-        return Writing(self, mask, source, pasts)
+        return Writing(self, mask, found, pasts, words)
 
     def write(self, ids: Ids, mask: Ids, rules: Decoding) -> list[Hypothesis]:
         """Greedy translations without scores, from one run of the graph.
@@ -98,7 +110,9 @@ class Engine:
     def _reading(self, ids: Ids, mask: Ids) -> Arrays:
         """What the graph gets to read sources: keys and values of nothing."""
         sizes = {name: (len(ids), heads, 0, size) for name, (heads, size) in self.caches.items()}
-        empty = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+        empty: Arrays = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+        for name, kind in self.shortlisted.items():
+            empty[name] = np.zeros((0, 0) if name == "source_matrix" else 0, kind)
         return {"step": ENCODE, "input_ids": ids, "attention_mask": mask, **empty}
 
 
@@ -123,14 +137,17 @@ def _until_end(tokens: list[int], rules: Decoding) -> Hypothesis:
 
 
 class Writing:
-    """A batch of targets being written; holds their past. Called as `export.hypotheses.Step`."""
+    """A batch of targets being written; holds their past. Called as `export.hypotheses.Step`.
 
-    def __init__(self, engine: Engine, mask: Ids, source: Arrays, pasts: Arrays) -> None:
+    Where there is a shortlist, tokens are places in its `words`.
+    """
+
+    def __init__(self, engine: Engine, mask: Ids, source: Arrays, pasts: Arrays, words: Ids | None = None) -> None:
         """Begin after `engine` has read the source."""
-        self.engine, self.position = engine, 0
+        self.engine, self.position, self.words = engine, 0, words
         self.names = ["logits", *engine.outputs]
         self.pasts = [f"past_{name}" for name in engine.outputs]
-        self.sources = list(source)
+        self.sources = [name for name in source if name in engine.caches]
         self.feed: Arrays = {"step": STEP, "attention_mask": mask, **source, **pasts, **NO_LOOP}
 
     def __call__(self, tokens: Ids, rows: Ids | None = None, sentences: Ids | None = None) -> Logits:
@@ -147,13 +164,15 @@ class Writing:
             for name in ("attention_mask", *self.sources):
                 feed[name] = feed[name][sentences]
         ids = tokens[:, None] if tokens.ndim == 1 else tokens
+        if self.words is not None:
+            ids = self.words[ids]
         feed["input_ids"] = ids
         feed["positions"] = np.arange(self.position, self.position + ids.shape[1])
         logits, *caches = self.engine.run(self.names, feed)
         feed.update(zip(self.pasts, caches, strict=True))
         self.position += ids.shape[1]
-        if logits.shape != (len(ids), self.engine.vocabulary):
-            expected = (len(ids), self.engine.vocabulary)
+        expected = (len(ids), self.engine.vocabulary if self.words is None else len(self.words))
+        if logits.shape != expected:
             raise BundleError(f"the model answered {logits.shape}, expected logits {expected}")
         return logits
 
@@ -167,11 +186,13 @@ def open_engine(bundle: Bundle, model: bytes, provider: str, threads: int | None
         MissingExtraError: there is no onnxruntime.
     """
     onnx = open_onnx(bundle, model, provider, threads, growing=True)
-    caches = {node.name: node for node in onnx.get_inputs() if node.name not in PLAIN}
+    others = {node.name: node for node in onnx.get_inputs() if node.name not in PLAIN}
+    caches = {name: node for name, node in others.items() if name not in SHORTLISTED}
     problems = _problems(bundle, onnx.get_inputs(), onnx.get_outputs(), sorted(caches))
     if problems:
         raise BundleError(f"{bundle.model_file} is not the model that bundle.json describes", problems)
-    return Engine(onnx, {name: (node.shape[1], node.shape[3]) for name, node in caches.items()}, vocabulary)
+    sizes = {name: (node.shape[1], node.shape[3]) for name, node in caches.items()}
+    return Engine(onnx, sizes, vocabulary, {name: KINDS[others[name].type] for name in SHORTLISTED if name in others})
 
 
 def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any], caches: list[str]) -> list[str]:
@@ -179,21 +200,25 @@ def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any], cac
     found = {node.name: node for node in inputs}
     layers = len(caches) // 4
     parts = [f"{part}.{layer}" for layer in range(max(1, layers)) for part in ("keys", "values")]
-    expected = [*PLAIN, *(f"past_{part}" for part in parts), *(f"source_{part}" for part in parts)]
+    listed = [name for name in SHORTLISTED if name in found]
+    expected = [*PLAIN, *(f"past_{part}" for part in parts), *(f"source_{part}" for part in parts), *listed]
     problems = []
     if sorted(found) != sorted(expected) or sorted(found) != sorted(bundle.inputs):
         problems.append(f"inputs: expected {', '.join(expected)}, found {', '.join(found)}")
     names = [node.name for node in outputs]
-    wanted = ["logits", *parts, "tokens", "highest"]
+    words = ["words", *(name.removeprefix("source_") for name in listed)] if listed else []
+    wanted = ["logits", *parts, *words, "tokens", "highest"]
     if names != wanted or names != list(bundle.outputs):
         problems.append(f"outputs: expected {', '.join(wanted)}, found {', '.join(names)}")
     for node in inputs:
         kind, rank = PLAIN.get(node.name, "tensor(float)"), RANKS.get(node.name, 4)
+        if node.name == "source_matrix" and node.type in KINDS:
+            kind = node.type
         sizes = node.shape[1::2] if rank == 4 else []
         if node.type != kind or len(node.shape) != rank or not all(isinstance(size, int) for size in sizes):
             problems.append(f"input {node.name}: expected {kind} of rank {rank}, found {node.type} {node.shape}")
     for node in outputs:
-        kind = "tensor(int64)" if node.name == "tokens" else "tensor(float)"
-        if node.type != kind:
+        kind = "tensor(int64)" if node.name in ("tokens", "words") else "tensor(float)"
+        if node.type != kind and not (node.name == "matrix" and node.type in KINDS):
             problems.append(f"output {node.name}: expected {kind}, found {node.type}")
     return problems

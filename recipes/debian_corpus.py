@@ -56,9 +56,24 @@ def pairs(source: dict[str, list[str]], target: dict[str, list[str]]) -> Iterato
         if len(others) != len(paragraphs):
             continue
         for pair in _sentences(paragraphs, others):
-            if pair not in seen and pair[0] != pair[1] and all(1 < len(side.split()) <= MOST_WORDS for side in pair):
+            if pair not in seen and pair[0] != pair[1] and all(map(_fits, pair)):
                 seen.add(pair)
                 yield pair
+
+
+def rest(source: dict[str, list[str]], known: Iterable[Pair]) -> Iterator[str]:
+    """Sentences of the source that are in no pair, each once: for a teacher to translate."""
+    seen = {sentence for sentence, _ in known}
+    for paragraphs in source.values():
+        for sentence in (sentence for paragraph in paragraphs for sentence in SENTENCE_END.split(paragraph)):
+            if sentence not in seen and _fits(sentence):
+                seen.add(sentence)
+                yield sentence
+
+
+def _fits(sentence: str) -> bool:
+    """Whether this is more than a word and not too much."""
+    return 1 < len(sentence.split()) <= MOST_WORDS
 
 
 def _sentences(paragraphs: list[str], others: list[str]) -> Iterator[Pair]:
@@ -72,12 +87,23 @@ def _sentences(paragraphs: list[str], others: list[str]) -> Iterator[Pair]:
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("corpus.tsv"), show_default=True)
-def corpus(source: Path, target: Path, output: Path) -> None:
-    """Write the pairs of two description files (SOURCE and TARGET language) as `source TAB target` lines."""
+@click.option("--rest", "rest_of", type=click.Path(path_type=Path), help="Also write sentences without a translation.")
+def corpus(source: Path, target: Path, output: Path, rest_of: Path | None) -> None:
+    """Write the pairs of two description files (SOURCE and TARGET language) as `source TAB target` lines.
+
+    What --rest writes, a sentence a line, is for `data.unlabelled`.
+    """
     sides = [descriptions(path.read_text(encoding="utf-8").split("\n")) for path in (source, target)]
-    lines = ["\t".join(pair) for pair in pairs(*sides)]
+    found = list(pairs(*sides))
+    _write(["\t".join(pair) for pair in found], "pairs", output)
+    if rest_of is not None:
+        _write(list(rest(sides[0], found)), "sentences", rest_of)
+
+
+def _write(lines: list[str], what: str, output: Path) -> None:
+    """Write lines and say how many."""
     output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    click.echo(f"wrote {len(lines)} pairs to {output}")
+    click.echo(f"wrote {len(lines)} {what} to {output}")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def test_the_table_is_not_all_alike() -> None:
 
 FITTING: list[tuple[dict[str, Any], int, bool, bool]] = [
     ({}, 1, False, True),
-    ({}, 2, False, False),
+    ({}, 4, False, True),
+    ({}, 5, False, False),
     ({}, 1, True, False),
     ({"beams": 2}, 1, False, False),
     ({"no_repeat_ngram_size": 3}, 1, False, False),

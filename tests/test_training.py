@@ -409,24 +409,3 @@ def test_a_batch_is_padded_to_its_longest_row(bench: Bench) -> None:
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, longest)
     assert batch["row"].tolist() == [0, 1, 2]
     assert batch["labels"].tolist() == [1, 0, 1]
-
-
-# --- compiled ---------------------------------------------------------------------------------------
-
-
-def test_a_compiled_model_learns_the_same(bench: Bench, tmp_path: Path) -> None:
-    other = Bench(bench.encoder, tmp_path / "compiled")
-    for each, settings in ((bench, {}), (other, {"torch_compile": True})):
-        each.run(max_steps=4, eval_strategy="steps", eval_steps=2, logging_steps=1, **settings)
-    lines = [[line for line in each.lines(each.work.parent) if "loss" in line] for each in (bench, other)]
-    assert [line["loss"] for line in lines[1]] == pytest.approx([line["loss"] for line in lines[0]], rel=1e-3)
-
-
-def test_without_a_compiler_nothing_is_compiled(bench: Bench) -> None:
-    from torch._inductor import config
-
-    with (
-        config.patch({"cpp.cxx": (None, "no-such-compiler")}),
-        pytest.raises(RunError, match="no working C\\+\\+ compiler"),
-    ):
-        bench.run(max_steps=1, torch_compile=True)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.shortlist import shortlist
 from compress.translation_int8 import quantize_translation
 from distill import text_metrics
 from distill.data import Dataset
@@ -29,7 +30,13 @@ def makers(
     graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
 ) -> Mapping[str, Callable[[], onnx.ModelProto]]:
     """How to make the int8 graph; it takes its ranges from each input as it comes."""
-    return {"dynamic": partial(quantize_translation, graph)}
+    if not settings.shortlist:
+        return {"dynamic": partial(quantize_translation, graph)}
+    translator, train = load_as(Translator, bundle.folder), dataset.splits["train"]
+    sides = (translator.reader.read(list(side)) for side in (train.texts, train.targets or ()))
+    pairs = [(source.ids, target.ids) for source, target in zip(*sides, strict=True)]
+    known = shortlist(pairs, translator.limits.rows, settings.shortlist, translator.decoding)
+    return {"dynamic": partial(quantize_translation, graph, known)}
 
 
 def answers(folder: Path, split: Split, alone: bool) -> Texts:

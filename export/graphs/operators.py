@@ -19,6 +19,7 @@ ACTIVATIONS = {
     "tanh": ("Tanh", {}),
 }
 SWISH = ("silu", "swish")
+FLOAT = onnx.TensorProto.FLOAT
 KNOWN_ACTIVATIONS = (*ACTIVATIONS, *SWISH)
 
 
@@ -51,11 +52,25 @@ class Standard:
         scale = self.plan.embedding_scale
         return rows if scale == 1 else self.write.node("Mul", rows, self.write.real(scale))
 
-    def logits(self, states: str) -> str:
-        """Logits `(rows, vocabulary)` of states `(rows, width)`; the matrix is stored as the embedding is."""
-        table = self.write.weight(self.plan.output_table)
-        bias = [self.write.weight("output.bias")] if "output.bias" in self.write.weights else []
-        return self.write.node("Gemm", states, table, *bias, transB=1)
+    @property
+    def output_parts(self) -> dict[str, int]:
+        """What `output` is made of, by name, and the types of these tensors."""
+        bias = {"bias": FLOAT} if "output.bias" in self.write.weights else {}
+        return {"matrix": FLOAT} | bias
+
+    def output(self, words: str = "") -> list[str]:
+        """What makes logits of states, `output_parts`; of some `words` alone where they are given.
+
+        The matrix is stored as the embedding is.
+        """
+        parts = [self.write.weight(self.plan.output_table)]
+        if "bias" in self.output_parts:
+            parts.append(self.write.weight("output.bias"))
+        return [self.write.node("Gather", part, words) for part in parts] if words else parts
+
+    def logits(self, states: str, output: list[str]) -> str:
+        """Logits `(rows, words)` of states `(rows, width)`."""
+        return self.write.node("Gemm", states, *output, transB=1)
 
     # --- norms and activations ---
 

@@ -16,10 +16,13 @@ inputs   step ()                                      whether this is a step
          prefix (length)                              what they follow; its places are `positions`
          end ()                                       the token after which a row has ended
          barred (vocabulary)                          added to logits: minus infinity for what is never written
+         source_matrix, source_scale, source_bias     with a shortlist: what the words below have of the output matrix
 outputs  logits (rows, vocabulary)                    of the last position of a step; else empty
          keys.N, values.N                             of a step: past and present; of encoding: the source's
          tokens (written, rows)                       written after encoding, until all rows have ended; else empty
          highest (written, rows)                      their logits
+         words (words)                                with a shortlist, of encoding: what the logits of steps are of
+         matrix, scale, bias                          and their part of the output matrix
 
 Rows are sentences times beams: all beams of a sentence read the same source.
 """
@@ -29,6 +32,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -37,7 +41,7 @@ from export.graphs.operators import Operators, Standard
 from export.graphs.plan import Plan, Weights
 from export.graphs.writer import Writer, branch, model_of, tensors, value
 from export.seq2seq.loop import write_greedily
-from export.seq2seq.stacks import encode, layer_names, step
+from export.seq2seq.stacks import encode, has_shortlist, layer_names, step
 
 
 def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Standard) -> onnx.ModelProto:
@@ -46,20 +50,40 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
     encoding, stepping, whole = (operators(plan, Writer(weights, stored, name)) for name in ("encode", "step", "write"))
     encode(encoding)
     step(stepping)
-    outputs = _outputs(plan)
+    outputs = [*_outputs(plan), *(_shortlist_values(stepping, "") if has_shortlist(weights) else [])]
+    for each in outputs[1 + 2 * len(plan.decoder_heads) :]:
+        _leave_empty(stepping.write, each)
     node = helper.make_node(
         "If", ["step"], [output.name for output in outputs], name="step_or_encode",
         then_branch=_branch(stepping, outputs), else_branch=_branch(encoding, outputs),
     )  # fmt: skip
     whole.write.nodes.append(node)
     outputs += write_greedily(whole, operators)
-    graph = helper.make_graph(whole.write.nodes, "translation", _inputs(plan, weights), outputs, tensors(stored))
+    inputs = [*_inputs(plan, weights), *(_shortlist_values(stepping, "source_") if has_shortlist(weights) else [])]
+    graph = helper.make_graph(whole.write.nodes, "translation", inputs, outputs, tensors(stored))
     return model_of(graph, plan, opset, stepping.domains)
+
+
+def _shortlist_values(parts: Standard, stem: str) -> list[onnx.ValueInfoProto]:
+    """A shortlist's words and their part of the output matrix as outputs; after a `stem` that part alone, as inputs."""
+    shapes: dict[str, list[str | int]] = {"matrix": ["matrix_rows", "matrix_columns"]}
+    words = [] if stem else [value("words", TensorProto.INT64, ["words"])]
+    sizes = {name: shapes.get(name, ["words"]) for name in parts.output_parts}
+    return words + [value(f"{stem}{name}", kind, sizes[name]) for name, kind in parts.output_parts.items()]
+
+
+def _leave_empty(write: Writer, output: onnx.ValueInfoProto) -> None:
+    """An output that only the other branch has."""
+    kind = helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
+    shape = (0,) * len(output.type.tensor_type.shape.dim)
+    nothing = write.store(f"empty.{output.name}", np.zeros(shape, kind))
+    write.name_output(write.node("Identity", nothing), f"{write.branch}.{output.name}")
 
 
 def _branch(parts: Standard, outputs: list[onnx.ValueInfoProto]) -> onnx.GraphProto:
     """One branch: its outputs are the graph's, under names of its own."""
-    return branch(parts.write, [value(f"{parts.write.branch}.{each.name}", TensorProto.FLOAT) for each in outputs])
+    stem = parts.write.branch
+    return branch(parts.write, [value(f"{stem}.{each.name}", each.type.tensor_type.elem_type) for each in outputs])
 
 
 def _inputs(plan: Plan, weights: Weights) -> list[onnx.ValueInfoProto]:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from export.graphs.operators import Operators, Standard
 from export.graphs.writer import Writer, value
-from export.seq2seq.stacks import layer_names, step
+from export.seq2seq.stacks import has_shortlist, layer_names, step
 
 BRANCH = "turn"
 
@@ -26,7 +26,7 @@ def write_greedily(parts: Standard, operators: Operators) -> list[onnx.ValueInfo
     write, layers = parts.write, len(parts.plan.decoder_heads)
     pasts = layer_names("past_", layers)
     left = {name: f"{BRANCH}.{name}" for name in ("input_ids", "positions", *pasts)}
-    source = {f"source_{name}": name for name in layer_names("", layers)}
+    source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
     body = operators(parts.plan, Writer(write.weights, write.stored, BRANCH, left | source))
     step(body)
     rows = write.node("Shape", "input_ids", end=1)
@@ -59,8 +59,12 @@ def _nothing(parts: Standard, rows: str) -> list[str]:
 def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
     """A step and its choice, as the body of the loop."""
     write = parts.write
-    allowed = write.node("Add", f"{BRANCH}.logits", "barred")
+    shortened = has_shortlist(write.weights)
+    barred = write.node("Gather", "barred", "words") if shortened else "barred"
+    allowed = write.node("Add", f"{BRANCH}.logits", barred)
     highest, chosen = write.nodes_of("TopK", allowed, write.whole(1), outputs=2, axis=1)
+    if shortened:
+        chosen = write.node("Gather", "words", chosen)
     token = write.node("Squeeze", chosen, write.whole(1))
     ended = write.node("Or", f"{BRANCH}.ended", write.node("Equal", token, "end"))
     left = write.node("Cast", write.node("Not", ended), to=TensorProto.INT32)

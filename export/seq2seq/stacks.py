@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import onnx
+
 from export.graphs.layers import Layer, feed, projected, residual, source_attention
 from export.graphs.operators import Standard, key_positions
+from export.graphs.plan import Weights
+
+NEAR, COMMON = "shortlist.near", "shortlist.common"
+"""Pieces `(vocabulary, n)` that each piece of a source may become, and those `(m,)` that any source may need."""
 
 
 def encode(parts: Standard) -> None:
@@ -21,6 +27,8 @@ def encode(parts: Standard) -> None:
         states = residual(parts, states, f"{stem}.attention_norm", source_attention(parts, layer, padding, bias))
         states = residual(parts, states, f"{stem}.feed_norm", feed(parts, stem))
     _remember(parts, _maybe_norm(parts, states, "encoder.norm"))
+    if has_shortlist(write.weights):
+        _shorten(parts)
 
 
 def step(parts: Standard) -> None:
@@ -39,12 +47,28 @@ def step(parts: Standard) -> None:
         states = residual(parts, states, f"{stem}.cross_norm", across)
         states = residual(parts, states, f"{stem}.feed_norm", feed(parts, stem))
     last = write.node("Gather", states, write.scalar(-1), axis=1)
-    write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm")), f"{write.branch}.logits")
+    output = [f"source_{part}" for part in parts.output_parts] if has_shortlist(write.weights) else parts.output()
+    write.name_output(parts.logits(_maybe_norm(parts, last, "decoder.norm"), output), f"{write.branch}.logits")
 
 
 def layer_names(stem: str, layers: int) -> list[str]:
     """Names of keys and values of each layer: `stem_keys.0, stem_values.0, stem_keys.1 …`."""
     return [f"{stem}{part}.{layer}" for layer in range(layers) for part in ("keys", "values")]
+
+
+def has_shortlist(weights: Weights) -> bool:
+    """Whether a model weighs some words at each step instead of all (`compress/shortlist.py`)."""
+    return NEAR in weights
+
+
+def _shorten(parts: Standard) -> None:
+    """The words that may translate this source, in order and each once, and their part of the output matrix."""
+    write = parts.write
+    near = write.node("Gather", write.weight(NEAR), "input_ids")
+    found = write.node("Reshape", write.node("Cast", near, to=onnx.TensorProto.INT64), write.whole(-1))
+    words = write.node("Unique", write.node("Concat", found, write.weight(COMMON), axis=0), sorted=1)
+    for value, name in zip([words, *parts.output(words)], ["words", *parts.output_parts], strict=True):
+        write.name_output(value, f"{write.branch}.{name}")
 
 
 def _maybe_norm(parts: Standard, states: str, name: str) -> str:

@@ -106,7 +106,9 @@ class Translator:
         """
         self(["a"], max_length=1)
         longest = np.full((1, self.task.max_length), self.limits.rows - 1)
-        self.engine.start(longest, np.ones_like(longest))(np.array([self.decoding.start]))
+        step = self.engine.start(longest, np.ones_like(longest))
+        rules = self.decoding if step.words is None else self.decoding.among(step.words)
+        step(np.array([rules.start]))
 
     def translate_ids(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], rules: Decoding, n_best: int = 1, scored: bool = False
@@ -114,7 +116,12 @@ class Translator:
         """Hypotheses for sources that are already ids, `(texts, length)` with a mask of the same shape."""
         if fits_loop(rules, len(ids), scored):
             return [[each] for each in self.engine.write(ids, mask, rules)]
-        return search(self.engine.start(ids, mask), len(ids), rules, n_best, scored)
+        step = self.engine.start(ids, mask)
+        words = step.words
+        if words is None:
+            return search(step, len(ids), rules, n_best, scored)
+        found = search(step, len(ids), rules.among(words), n_best, scored)
+        return [[replace(each, tokens=words[each.tokens].tolist()) for each in row] for row in found]
 
     def _window(self, texts: list[str], rules: Decoding, n_best: int, scored: bool, budget: int) -> list[Translation]:
         """Translations of texts that are sorted by length together."""
