@@ -68,7 +68,7 @@ class Engine:
         """Read sources `(sentences, length)`; the answer is a step of the searches.
 
         Raises:
-            BundleError: onnxruntime gives up.
+            BundleError: onnxruntime gives up, or a shortlist has tokens that there are not.
         """
         feed = {**self._reading(ids, mask), "positions": NOTHING, **NO_LOOP}
         names = self.outputs
@@ -76,6 +76,8 @@ class Engine:
             names = [*names, "words", *(name.removeprefix("source_") for name in self.shortlisted)]
         found = {f"source_{name}": value for name, value in zip(names, self.run(names, feed), strict=True)}
         words = found.pop("source_words", None)
+        if words is not None:
+            self._require_tokens(words)
         pasts = {name: value for name, value in feed.items() if name.startswith("past_")}
         return Writing(self, mask, found, pasts, words)
 
@@ -83,7 +85,7 @@ class Engine:
         """Greedy translations without scores, from one run of the graph.
 
         Raises:
-            BundleError: onnxruntime gives up, or logits are not numbers.
+            BundleError: onnxruntime gives up, logits are not numbers, or tokens are none of the vocabulary.
         """
         prefix = [rules.start] if rules.forced_start is None else [rules.start, rules.forced_start]
         barred = np.zeros(self.vocabulary, np.float32)
@@ -94,6 +96,9 @@ class Engine:
         }  # fmt: skip
         tokens, highest = self.run(["tokens", "highest"], {**self._reading(ids, mask), **loop})
         require_numbers(highest)
+        self._require_tokens(tokens)
+        if tokens.shape[1:] != (len(ids),):
+            raise BundleError(f"the model answered {tokens.shape}, expected tokens for {len(ids)} sentences")
         return [_until_end([*prefix[1:], *row], rules) for row in tokens.T.tolist()]
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -106,6 +111,15 @@ class Engine:
             return list(self.onnx.run(outputs, feed))
         except Exception as error:
             raise BundleError(f"the model failed: {line(error)}") from error
+
+    def _require_tokens(self, tokens: Ids) -> None:
+        """Refuse tokens that nothing could be made of.
+
+        Raises:
+            BundleError: there are some outside of the vocabulary.
+        """
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary:
+            raise BundleError(f"the model answered with tokens outside of its {self.vocabulary}: it is damaged")
 
     def _reading(self, ids: Ids, mask: Ids) -> Arrays:
         """What the graph gets to read sources: keys and values of nothing."""

@@ -85,7 +85,7 @@ def test_sentences_that_translate_each_other(tmp_path: Path) -> None:
 def test_sentences_without_a_translation(tmp_path: Path) -> None:
     for name, text in (("en", ENGLISH), ("it", ITALIAN)):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    out, rest = tmp_path / "corpus.tsv", tmp_path / "rest.tsv"
+    out, rest = tmp_path / "corpus.tsv", tmp_path / "rest.txt"
     arguments = [str(tmp_path / "en"), str(tmp_path / "it"), "-o", str(out), "--rest", str(rest)]
     done = CliRunner().invoke(SCRIPT["corpus"], arguments)
     left = rest.read_text(encoding="utf-8").splitlines()

@@ -257,5 +257,5 @@ def test_what_is_left_out_follows_the_kind_of_task() -> None:
     gate = {"max_drop": 0.01, "margin": 0.02, "max_flips": 0.02}
     expected = {"methods": ["dynamic", "static"], "calibration_examples": 256, **gate}
     assert resolved(QuantizeRecipe(), "classification") == expected
-    of_translation = {"methods": ["dynamic"], "max_drop": 0.5, "margin": 0.7, "max_flips": 1.0}
+    of_translation = {"methods": ["dynamic"], "shortlist": 0, "max_drop": 0.5, "margin": 0.7, "max_flips": 1.0}
     assert resolved(QuantizeRecipe(max_drop=0.5), "translation") == of_translation

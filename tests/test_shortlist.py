@@ -105,6 +105,19 @@ def test_nothing_else_is_written(beams: int) -> None:
     assert not {token for row in free for token in row} <= allowed
 
 
+def test_words_that_there_are_not_are_refused() -> None:
+    plan, weights = read_model(tiny_translator("bart"), 40)
+    some = {NEAR: np.zeros((VOCABULARY, 1), np.uint16), COMMON: np.array([-1, 1, 2, 10])}
+    engine = opened(build(plan, {**weights, **some}, 20))
+    ids, mask = np.array([[5, 2]]), np.ones((1, 2), np.int64)
+    with pytest.raises(BundleError, match="tokens outside of its 50"):
+        engine.start(ids, mask)
+    engine = opened(build(plan, {**weights, NEAR: some[NEAR], COMMON: np.array([1, 2, 10, VOCABULARY])}, 20))
+    for way in (lambda: engine.start(ids, mask), lambda: engine.write(ids, mask, RULES)):
+        with pytest.raises(BundleError, match="the model failed"):
+            way()
+
+
 def test_rules_among_words() -> None:
     words = np.array([1, 2, 9, 10, 30])
     found = replace(RULES, forced_start=9, suppressed=(3, 30)).among(words)
