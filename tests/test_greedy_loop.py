@@ -6,10 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from translation_models import MODELS, VOCABULARY, source_batch, tiny_translator
+from translation_models import MODELS, VOCABULARY, lively, opened, source_batch, tiny_translator
 
 from compress.translation_int8 import quantize_translation
 from distill.errors import BundleError
@@ -17,7 +15,7 @@ from export.decode import greedy
 from export.decoding import Decoding
 from export.seq2seq.build import build
 from export.seq2seq.weights import read_model
-from export.steps import Engine, fits_loop
+from export.steps import fits_loop
 
 RULES = Decoding(start=2, end=10, pad=1, max_length=12)
 TABLE: dict[str, Decoding] = {
@@ -28,20 +26,6 @@ TABLE: dict[str, Decoding] = {
     "all of it": replace(RULES, forced_start=9, forced_end=10, suppressed=(3, 11, 30, 41)),
     "hardly any room": replace(RULES, max_length=3, forced_start=9, forced_end=10),
 }
-
-
-def opened(graph: onnx.ModelProto) -> Engine:
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    caches = {each.name: (each.shape[1], each.shape[3]) for each in session.get_inputs() if len(each.shape) == 4}
-    return Engine(session, caches, VOCABULARY)
-
-
-def lively(kind: str) -> Any:
-    """A model that does not write the same token all the time."""
-    model = tiny_translator(kind, **({"initializer_factor": 3.0} if "t5" in kind else {"init_std": 1.5}))
-    if hasattr(model, "final_logits_bias"):
-        model.final_logits_bias.zero_()
-    return model
 
 
 @pytest.fixture(scope="module", params=MODELS)

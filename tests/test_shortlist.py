@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from translation_models import TASK, VOCABULARY, source_batch, tiny_translator, toy_sources, write_translator
+from translation_models import (
+    TASK,
+    VOCABULARY,
+    lively,
+    opened,
+    source_batch,
+    tiny_translator,
+    toy_sources,
+    write_translator,
+)
 
 from compress.operators import Int8
 from compress.quantize import quantize
@@ -27,7 +34,7 @@ from export.runtime import Translator, load_as
 from export.seq2seq.build import build
 from export.seq2seq.stacks import COMMON, NEAR
 from export.seq2seq.weights import read_model
-from export.steps import KINDS, SHORTLISTED, Engine
+from export.steps import Engine
 
 RULES = Decoding(start=2, end=10, pad=1, max_length=8)
 PAIRS = [([5, 6], [15, 16]), ([5], [15]), ([6, 7], [16, 17]), ([7], [17]), ([5, 7], [17, 15])]
@@ -58,15 +65,6 @@ def test_what_a_shortlist_holds() -> None:
     assert found[NEAR][30].tolist() == [30, 10, 10], "what every source has is not stored again"
 
 
-def opened(graph: onnx.ModelProto) -> Engine:
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    inputs = {each.name: each for each in session.get_inputs()}
-    caches = {name: (each.shape[1], each.shape[3]) for name, each in inputs.items() if len(each.shape) == 4}
-    return Engine(
-        session, caches, VOCABULARY, {name: KINDS[inputs[name].type] for name in SHORTLISTED if name in inputs}
-    )
-
-
 def answers(engine: Engine, ids: NDArray[Any], mask: NDArray[Any], rules: Decoding) -> list[list[int]]:
     """The best translations."""
     step = engine.start(ids, mask)
@@ -80,7 +78,7 @@ def answers(engine: Engine, ids: NDArray[Any], mask: NDArray[Any], rules: Decodi
 @pytest.mark.parametrize("operators", [Standard, Int8])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_shortlist_of_all_words_changes_nothing(kind: str, operators: Any, beams: int) -> None:
-    model = tiny_translator(kind, **({"initializer_factor": 3.0} if "t5" in kind else {"init_std": 1.5}))
+    model = lively(kind)
     plan, weights = read_model(model, 40)
     every = {NEAR: np.zeros((VOCABULARY, 1), np.uint16), COMMON: np.arange(VOCABULARY)}
     whole, listed = (opened(build(plan, each, 20, operators)) for each in (weights, {**weights, **every}))
@@ -92,7 +90,7 @@ def test_a_shortlist_of_all_words_changes_nothing(kind: str, operators: Any, bea
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_nothing_else_is_written(beams: int) -> None:
-    model = tiny_translator("bart", init_std=1.5)
+    model = lively("bart")
     plan, weights = read_model(model, 40)
     allowed = {1, 2, 10, 20, 21, 22}
     some = {NEAR: np.full((VOCABULARY, 2), (20, 21), np.uint16), COMMON: np.array([1, 2, 10, 22])}

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from translation_models import MODELS, VOCABULARY, source_batch, tiny_translator, toy_sources, write_translator
+from translation_models import MODELS, VOCABULARY, opened, source_batch, tiny_translator, toy_sources, write_translator
 
 from compress.operators import MOST, Fused
 from compress.products import count_products
@@ -22,13 +21,6 @@ from export.graph import export
 from export.runtime import Translator, load_as
 from export.seq2seq.build import build
 from export.seq2seq.weights import read_model
-from export.steps import Engine
-
-
-def opened(graph: onnx.ModelProto) -> Engine:
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    caches = {each.name: (each.shape[1], each.shape[3]) for each in session.get_inputs() if len(each.shape) == 4}
-    return Engine(session, caches, VOCABULARY)
 
 
 def logits(graph: onnx.ModelProto, model: Any) -> Any:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 import transformers
 
 from distill.checkpoint import save
 from distill.task import Task
 from export.hypotheses import Ids, Logits
+from export.steps import KINDS, SHORTLISTED, Engine
 
 VOCABULARY = 50
 SIZES: dict[str, Any] = {
@@ -56,6 +59,23 @@ def tiny_translator(kind: str, seed: int = 0, **changes: Any) -> Any:
         if hasattr(made, "final_logits_bias"):
             made.final_logits_bias.normal_()
     return made
+
+
+def lively(kind: str) -> Any:
+    """A model that does not write the same token all the time."""
+    model = tiny_translator(kind, **({"initializer_factor": 3.0} if "t5" in kind else {"init_std": 1.5}))
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.zero_()
+    return model
+
+
+def opened(graph: onnx.ModelProto) -> Engine:
+    """A graph in onnxruntime, without a bundle around it."""
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    inputs = {each.name: each for each in session.get_inputs()}
+    caches = {name: (each.shape[1], each.shape[3]) for name, each in inputs.items() if len(each.shape) == 4}
+    listed = {name: KINDS[inputs[name].type] for name in SHORTLISTED if name in inputs}
+    return Engine(session, caches, VOCABULARY, listed)
 
 
 def source_batch(model: Any, rows: int = 3, length: int = 9, seed: int = 0) -> tuple[Ids, Ids]:
