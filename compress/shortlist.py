@@ -16,7 +16,9 @@ from export.seq2seq.stacks import COMMON, NEAR
 
 COMMON_PIECES = 200
 ROUNDS = 4  # of expectation and maximisation
-MOST_CELLS = 20_000_000  # meetings of a source and a target piece that are counted: 2 GB at most
+MOST_CELLS = (
+    20_000_000  # meetings of a source and a target piece that are counted, from the first pair on; bounds the memory
+)
 
 Ids = NDArray[np.int64]
 Pair = tuple[Sequence[int], Sequence[int]]

@@ -143,6 +143,6 @@ def test_a_bundle_with_a_shortlist(tmp_path: Path) -> None:
     assert step.words is not None and len(step.words) < model.limits.rows
     beams = model(list(texts[:6]), beams=3, n_best=2)
     assert all(each.score is not None for each in beams)
-    assert [model([text])[0].text for text in texts[:6]] == [
-        each.text for each in model(list(texts[:6]), scores=True, batch_tokens=1)
-    ]
+    free = {"no_repeat_ngram_size": 0, "batch_tokens": 1}  # with blocked repeats the loop would not be asked
+    in_loop, in_steps = (model(list(texts[:6]), scores=scores, **free) for scores in (False, True))
+    assert [each.text for each in in_loop] == [each.text for each in in_steps]
