@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.candidates import Candidate, from_folder, kind_of, size
+from bench.curves import panels, write_curves
 from bench.grid import latency_rows, lengths_of
 from bench.markdown import markdown
 from bench.memory import measure_memory
@@ -120,12 +121,17 @@ def with_peers(
 
 
 def write_all(report: Report, folder: Path) -> None:
-    """Write `report.json`, `report.md` and, where there is something to show, `pareto.png` and `pareto.html`."""
+    """Write `report.json`, `report.md` and, where there is something to show, pictures.
+
+    `pareto.png` and `pareto.html` show quality against speed, `latency.png` how latency grows.
+    """
     write_report(report, folder)
     write_text(folder / "report.md", markdown(report))
     if report.quality and report.latency:
         write_png(report, folder / "pareto.png")
         write_text(folder / "pareto.html", page(report))
+    if growing := panels(report):
+        write_curves(growing, folder / "latency.png", f"{report.name}: how latency grows")
 
 
 def _kind(candidates: Sequence[Candidate], dataset: Dataset | None) -> Kind:
