@@ -16,9 +16,7 @@ from export.seq2seq.stacks import COMMON, NEAR
 
 COMMON_PIECES = 200
 ROUNDS = 4  # of expectation and maximisation
-MOST_CELLS = (
-    20_000_000  # meetings of a source and a target piece that are counted, from the first pair on; bounds the memory
-)
+MOST_CELLS = 20_000_000  # meetings of a source and a target piece that are counted; bounds the memory
 
 Ids = NDArray[np.int64]
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -67,11 +65,11 @@ def lexicon(pairs: Sequence[Pair], vocabulary: int) -> tuple[Ids, Ids, NDArray[n
 
 
 def _cells(pairs: Sequence[Pair], vocabulary: int) -> Iterator[tuple[Ids, Ids]]:
-    """For each pair every meeting of a source and a target piece, target by target, and the meetings of each target."""
-    total = 0
-    for source, target in pairs:
-        total += len(source) * len(target)
-        if total > MOST_CELLS:
-            return
+    """For each pair every meeting of a source and a target piece, target by target, and the meetings of each target.
+
+    Of more pairs than can be counted every second, or third, … is.
+    """
+    total = sum(len(source) * len(target) for source, target in pairs)
+    for source, target in pairs[:: max(1, -(-total // MOST_CELLS))]:
         meetings = np.asarray(target, np.int64)[:, None] + np.asarray(source, np.int64) * vocabulary
         yield meetings.reshape(-1), np.full(len(target), len(source))

@@ -55,6 +55,12 @@ def test_one_round_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*zip(sources, targets, chances.round(6), strict=True)] == [(0, 2, 0.333333), (0, 3, 0.666667), (1, 2, 1.0)]
 
 
+def test_of_too_many_pairs_some_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.shortlist.MOST_CELLS", 3)
+    sources, targets, _ = lexicon([([place], [place + 10]) for place in range(7)], 20)
+    assert [*zip(sources, targets, strict=True)] == [(0, 10), (3, 13), (6, 16)]
+
+
 def test_what_a_shortlist_holds() -> None:
     rare = [([5], [15])] * 2
     frequent = [([30], list(range(100, 100 + COMMON_PIECES)))] * 3
