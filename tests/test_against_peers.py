@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.peers import environments
-from compress.against_peers import LARGE, OWN_FILE, SMALL, Shape, goals, translation, work_of
+from compress.against_peers import LARGE, OWN_FILE, SHORTLIST, SMALL, Shape, _mapped, goals, translation, work_of
 from compress.large_translation import sentences
 from distill.progress import Bars
 from distill.report import Latency, Report, Size
+from export.seq2seq.stacks import COMMON, NEAR
 
 ENCODER = "encoder 6x384"
 
@@ -42,6 +44,8 @@ def test_ours_is_compared_with_the_fastest_other_engine() -> None:
         row(ENCODER, "optimum", 8, 0.5),
         row(OWN_FILE, "openvino", 5.5, 0.7),
         row(SMALL, "onnxruntime", 4, beams=1),  # no other engine ran
+        row(SMALL + SHORTLIST, "onnxruntime", 3, beams=1, work="text", p50_low_ms=2.7, p50_high_ms=3.3),
+        row(SMALL + SHORTLIST, "ctranslate2", 4, beams=1, work="text", p50_low_ms=3.6, p50_high_ms=4.5),
     )
     sizes = (
         Size(SMALL, "int8", 12, "onnxruntime", weights_bytes=11_000_000),
@@ -51,9 +55,19 @@ def test_ours_is_compared_with_the_fastest_other_engine() -> None:
     lines = goals(Report("peers", latency=latency, size=sizes)).splitlines()[2:]
     assert lines == [
         "| encoder 6x384, 1x64 | 4.00 ms | openvino 5.00 ms | 0.80 [0.70, 0.90] | 0.95 |",
-        "| encoder 6x384, 1x64, our static file in OpenVINO | 5.50 ms | openvino 5.00 ms | 1.10 | 1.05 |",
+        f"| {SMALL}, greedy, batch 1, shortlist | 3.00 ms | ctranslate2 4.00 ms | 0.75 [0.60, 0.92] | 0.67 |",
+        "| encoder 6x384, 1x64, our static file in OpenVINO | 5.50 ms | openvino 5.00 ms | 1.10 [1.10, 1.10] | 1.05 |",
         "| translation 6-2x256, weights | 11.0 MB | ctranslate2 10.0 MB | 1.10 | 1.05 |",
     ]
+
+
+def test_a_shortlist_in_ctranslate2s_form(tmp_path: Path) -> None:
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "tokens.json").write_text('["a", "b", "</s>"]')
+    known = {NEAR: np.array([[0, 1], [1, 0], [2, 2]]), COMMON: np.array([1, 2])}
+    found = _mapped(tmp_path / "peer", known, Shape(1, 1, 16, 32, 3), tmp_path / "mapped")
+    assert (found.folder / "vmap.txt").read_text() == "\tb </s>\na\ta b\nb\tb a\n</s>\t</s> </s>\n"
+    assert found.name == "translation 1-1x16, shortlist ctranslate2 int8"
 
 
 def test_one_work_and_engines_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from bench.peers.serve import Ids, main
 
 Weights = dict[str, NDArray[np.float32]]
+MAP = "vmap.txt"
+"""CTranslate2's name for the words that each word of a source may become; where there is one, it is used."""
 
 
 class Model:
@@ -26,6 +28,7 @@ class Model:
 
         tokens: list[str] = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))
         self.tokens, self.numbers = tokens, {token: number for number, token in enumerate(tokens)}
+        self.mapped = (folder / MAP).is_file()
         self.model = ctranslate2.Translator(
             str(folder),
             device="cpu",
@@ -38,8 +41,9 @@ class Model:
         """The tokens of the best translation of each row."""
         rows = [[self.tokens[number] for number in row] for row in _rows(ids, mask)]
         found = self.model.translate_batch(
-            rows, beam_size=beams, min_decoding_length=least, max_decoding_length=most, max_input_length=0
-        )
+            rows, beam_size=beams, min_decoding_length=least, max_decoding_length=most, max_input_length=0,
+            use_vmap=self.mapped,
+        )  # fmt: skip
         return [[self.numbers[token] for token in each.hypotheses[0]] for each in found]
 
 
