@@ -14,6 +14,7 @@ import click
 from distill.command import (
     HELP,
     RECIPE,
+    Options,
     call,
     in_run,
     load_recipe,
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from distill.steps import Run
 
 FOLDER = click.Path(path_type=Path)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    help="What runs the bundle: int8 for cpu and tensorrt, fp16 for cuda (the recipe's quantize.device).",
+)
 
 
 @click.group(context_settings=HELP)
@@ -68,14 +74,15 @@ def init(source: Path, output: Path, text: str | None, pair: str | None, label: 
 
 @compress.command("run")
 @RECIPE
+@DEVICE
 @recipe_options
-def run_command(recipe: Path, **found: Any) -> None:
+def run_command(recipe: Path, device: str | None, **found: Any) -> None:
     """Run every step of RECIPE: teach, label, student, prune, export, quantize, bench.
 
     Steps that are done are skipped, a step that was cut off goes on where it was. The report is printed at the end and
     kept in runs/NAME/report.
     """
-    chosen = options(**found)
+    chosen = _options(device, found)
     folder = run_folder(load_recipe(recipe, chosen), chosen)
     if chosen.dry_run:
         _print_plan(recipe, folder, chosen)
@@ -84,6 +91,13 @@ def run_command(recipe: Path, **found: Any) -> None:
 
     report = in_run(recipe, chosen, run_all)
     click.echo((report / ("report.json" if chosen.as_json else "report.md")).read_text(encoding="utf-8"))
+
+
+def _options(device: str | None, found: dict[str, Any]) -> Options:
+    """The options of a command that takes --device, which is a setting of the recipe."""
+    if device is not None:
+        found["overrides"] += (f"quantize.device={device}",)
+    return options(**found)
 
 
 def _print_plan(recipe: Path, folder: Path, chosen: Any) -> None:
@@ -99,9 +113,11 @@ def _print_plan(recipe: Path, folder: Path, chosen: Any) -> None:
     show(found, chosen.as_json, "\n".join(f"{folder / name}: {state}" for name, state in found.items()))
 
 
-def _in_recipe(recipe: Path, found: dict[str, Any], work: Callable[[Run], Any], name: str) -> None:
+def _in_recipe(
+    recipe: Path, found: dict[str, Any], work: Callable[[Run], Any], name: str, device: str | None = None
+) -> None:
     """One step of a recipe's run, and one line about it."""
-    chosen = options(**found)
+    chosen = _options(device, found)
     if chosen.dry_run:
         raise RecipeError("--dry-run goes with `compress run`, which plans all steps")
     result = in_run(recipe, chosen, work)
@@ -152,39 +168,50 @@ def vocabulary(model: Path, data: tuple[Path, ...], output: Path, as_json: bool)
 @click.option("--onnx", is_flag=True, help="Write ONNX (the only format there is).")
 @click.option("--quantize", "int8", type=click.Choice(["int8"]), help="Quantize in the same go.")
 @click.option("--recipe", "data", type=FOLDER, help="Recipe that names the data, when SOURCE is a checkpoint's folder.")
+@DEVICE
 @recipe_options
-def export(source: Path, onnx: bool, int8: str | None, data: Path | None, **found: Any) -> None:
-    """Export SOURCE, a recipe or a checkpoint's folder, as a bundle.
+def export(source: Path, onnx: bool, int8: str | None, data: Path | None, device: str | None, **found: Any) -> None:
+    """Export SOURCE, a recipe or a checkpoint's folder, as a bundle; with --device in the form that suits it.
 
     \b
     Examples:
       compress export --onnx recipe.yaml
       compress export --onnx --quantize int8 my-model/ --recipe recipe.yaml -o my-bundle
+      compress export --onnx --device cuda my-model/ --recipe recipe.yaml -o my-fp16-bundle
     """
+    if int8 and device == "cuda":
+        from distill.recipe import METHODS
+
+        raise RecipeError(f"--quantize int8 and --device cuda do not go together: {METHODS['cuda'][1]}")
+    quantizing = bool(int8 or device)
 
     def work(opened: Run) -> Any:
         from compress import paths, steps
 
         steps.run_export(opened, "teacher", "teacher-fp32")
         made = steps.run_export(opened, steps.last_checkpoint(opened), "fp32")
-        return paths.quantize_run(opened) if int8 else made
+        return paths.quantize_run(opened) if quantizing else made
 
     if source.is_dir():
         from compress import paths
 
-        chosen = options(**found)
-        bundle = (paths.quantize_folder if int8 else paths.export_folder)(source, data, chosen)
+        chosen = _options(device, found)
+        bundle = (paths.quantize_folder if quantizing else paths.export_folder)(source, data, chosen)
         click.echo(f"wrote {bundle.folder} ({bundle.precision})")
     else:
-        _in_recipe(source, found, work, "export")
+        _in_recipe(source, found, work, "export", device)
 
 
 @compress.command()
 @click.argument("source", type=FOLDER)
 @click.option("--recipe", "data", type=FOLDER, help="Recipe that names the data, when SOURCE is a folder.")
+@DEVICE
 @recipe_options
-def quantize(source: Path, data: Path | None, **found: Any) -> None:
-    """Quantize SOURCE to int8 under the gate: a recipe's run, an fp32 bundle, or a checkpoint (converted first)."""
+def quantize(source: Path, data: Path | None, device: str | None, **found: Any) -> None:
+    """Quantize SOURCE to int8 under the gate: a recipe's run, an fp32 bundle, or a checkpoint (converted first).
+
+    For CUDA the smaller form is fp16; `--set quantize.methods=[…]` chooses among those of a device.
+    """
 
     def work(opened: Run) -> Any:
         from compress import paths
@@ -194,10 +221,10 @@ def quantize(source: Path, data: Path | None, **found: Any) -> None:
     if source.is_dir():
         from compress import paths
 
-        bundle = paths.quantize_folder(source, data, options(**found))
+        bundle = paths.quantize_folder(source, data, _options(device, found))
         click.echo(f"wrote {bundle.folder} ({bundle.precision}): {bundle.details['quantization']['products']}")
     else:
-        _in_recipe(source, found, work, "quantize")
+        _in_recipe(source, found, work, "quantize", device)
 
 
 @compress.command()

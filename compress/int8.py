@@ -96,19 +96,36 @@ def static(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
     Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time.
     Percentiles instead of the extremes were no better at 99.999 and worse below.
     """
+    return _with_ranges(tables(graph), batches, QuantType.QUInt8, REDUCE_RANGE, {})
+
+
+def symmetric(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
+    """The same for TensorRT: ranges around zero and weights of 8 bits. Tables stay float, it has no int8 look-ups."""
+    around_zero = {"ActivationSymmetric": True, "WeightSymmetric": True}
+    return _with_ranges(_copy(graph), batches, QuantType.QInt8, False, around_zero)
+
+
+def _with_ranges(
+    graph: onnx.ModelProto,
+    batches: Iterable[Batch],
+    activations: QuantType,
+    reduce_range: bool,
+    options: dict[str, bool],
+) -> onnx.ModelProto:
+    """Products between pairs of quantizing and dequantizing nodes, with ranges from `batches`."""
     with _output() as path:
         quantize_static(
-            tables(graph),
+            graph,
             path,
             _Batches(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(PRODUCTS),
             per_channel=True,
-            reduce_range=REDUCE_RANGE,
-            activation_type=QuantType.QUInt8,
+            reduce_range=reduce_range,
+            activation_type=activations,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS), **options},
         )
         return _read(path)
 

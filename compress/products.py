@@ -1,4 +1,4 @@
-"""What quantizing did to a graph: how many matrix products are int8, and where the bytes are."""
+"""What quantizing did to a graph: how many matrix products have smaller weights, and where the bytes are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 PRODUCTS = frozenset({"MatMul", "Gemm"})
-INT8_PRODUCTS = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul"})
+INT8_PRODUCTS = frozenset({"MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulNBits"})
 INT8 = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 Places = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -27,7 +27,7 @@ TRANSLATION_PLACES: Places = (
 
 @dataclass(frozen=True)
 class Products:
-    """Products of activations with a stored weight, and how many of them are int8."""
+    """Products of activations with a stored weight, and how many of these weights are smaller than float32."""
 
     quantized: int
     total: int
@@ -65,13 +65,13 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _kind(node: onnx.NodeProto, stored: Mapping[str, int], reads: Mapping[str, onnx.NodeProto]) -> bool | None:
-    """True: an int8 product with a weight, False: a float one, None: something else."""
+    """True: a product with a small weight, False: with one of float32, None: something else."""
     if node.op_type in INT8_PRODUCTS:
         return True
     if node.op_type not in PRODUCTS:
         return None
     if node.input[1] in stored:
-        return False
+        return bool(stored[node.input[1]] == onnx.TensorProto.FLOAT16)
     source = reads.get(node.input[1])
     if source is None or source.op_type != "DequantizeLinear":
         return None

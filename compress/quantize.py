@@ -1,4 +1,4 @@
-"""fp32 bundle in, int8 bundle out: each method is tried under the gate, the better one is kept."""
+"""fp32 bundle in, int8 or fp16 bundle out: each method is tried under the gate, the better one is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from compress import gate
-from compress.folder import MODEL_FILE, PARTS, seal_int8, write_parts
+from compress.folder import copy_parts, seal_quantized, write_parts
 from compress.gate import Verdict
 from compress.products import Products, bytes_by_part, count_products
 from compress.tasks import KINDS, Answers, Kind
@@ -81,6 +81,7 @@ class Trials:
     split: Split
     reference: Answers
     allowed: gate.Limits
+    device: str
 
     def compare(self, a: Answers, b: Answers) -> Difference:
         """How much better `a` is than `b`."""
@@ -90,11 +91,16 @@ class Trials:
 def resolved(recipe: QuantizeRecipe, kind: str) -> dict[str, Any]:
     """The section as JSON values, with what the kind of task puts in the place of what is left out."""
     allowed = asdict(gate.limits(recipe, kind))
-    return {**section_settings(recipe, kind), **allowed, "methods": list(recipe.methods or KINDS[kind].methods)}
+    return {**section_settings(recipe, kind), **allowed, "methods": list(methods(recipe, kind))}
+
+
+def methods(recipe: QuantizeRecipe, kind: str) -> tuple[str, ...]:
+    """What is tried, in order."""
+    return recipe.methods or KINDS[kind].methods[recipe.device]
 
 
 def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeRecipe) -> QuantizeResult:
-    """Quantize an fp32 bundle to `target`; the gate compares both on the validation split.
+    """Quantize an fp32 bundle to `target` for a device; the gate compares both on the validation split, on the CPU.
 
     The methods are tried in the recipe's order: a later one is kept where it is better by more than chance.
     Ranges of static int8 come from training rows alone. When nothing passes, the best try is kept beside `target` as
@@ -109,13 +115,14 @@ def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeR
     before = bytes_by_part(graph.graph, kind.places)
     makers = kind.makers(graph, bundle, dataset, settings)
     allowed = gate.limits(settings, bundle.task.kind)
-    trials = Trials(bundle, kind, validation, kind.answers(bundle.folder, validation, False), allowed)
+    trials = Trials(bundle, kind, validation, kind.answers(bundle.folder, validation, False), allowed, settings.device)
     with tempfile.TemporaryDirectory(prefix="potstill-") as work:
-        tried = [_try(trials, name, makers[name](), Path(work) / name) for name in settings.methods or kind.methods]
+        tried = [_try(trials, name, makers[name](), Path(work) / name) for name in methods(settings, bundle.task.kind)]
         best = best_trial(tried, trials.compare)
         passed = best.verdict.state == "passed"
         place = target if passed else target.with_name(REJECTED + target.name)
-        kept = _keep(best, place, bundle, _details(bundle, best, tried, before), replace=not passed)
+        details = _details(bundle, best, tried, before)
+        kept = _keep(best, place, bundle, details, settings.device, replace=not passed)
     gate.require(passed, [(trial.method, trial.verdict) for trial in tried], str(place))
     return QuantizeResult(kept, best.method, best.products, tuple(tried))
 
@@ -143,10 +150,10 @@ def best_trial(tried: Sequence[Trial], compare: Compare) -> Trial:
 
 
 def _try(trials: Trials, method: str, graph: onnx.ModelProto, folder: Path) -> Trial:
-    """Write one int8 bundle to `folder` and put it before the gate."""
+    """Write one bundle to `folder` and put it before the gate."""
     folder.mkdir()
-    write_parts(folder, trials.bundle, graph)
-    seal_int8(folder, trials.bundle, method, trials.bundle.details)
+    write_parts(folder, trials.bundle, graph, method)
+    seal_quantized(folder, trials.bundle, method, trials.bundle.details, trials.device)
     kind, split = trials.kind, trials.split
     found = kind.answers(folder, split, False)
     drop = trials.compare(trials.reference, found)
@@ -171,15 +178,13 @@ def _batch_flips(kind: Kind, folder: Path, split: Split, found: Answers) -> floa
     return float(np.mean(found[places] != kind.answers(folder, rows, True)))
 
 
-def _keep(trial: Trial, place: Path, bundle: Bundle, details: Mapping[str, Any], replace: bool) -> Bundle:
+def _keep(trial: Trial, place: Path, bundle: Bundle, details: Mapping[str, Any], device: str, replace: bool) -> Bundle:
     """Give a trial its final name; a rejected one takes the place of the one before it."""
     if replace and place.exists():
         shutil.rmtree(place)
     with new_folder(place) as folder:
-        (folder / MODEL_FILE).parent.mkdir()
-        for name in PARTS:
-            shutil.copyfile(trial.folder / name, folder / name)
-        seal_int8(folder, bundle, trial.method, details)
+        copy_parts(trial.folder, folder, trial.method)
+        seal_quantized(folder, bundle, trial.method, details, device)
     return read_bundle(place, verify=False)
 
 

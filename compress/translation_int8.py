@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import onnx
 
-from compress.folder import seal_int8, write_parts
+from compress.folder import seal_quantized, write_parts
 from compress.operators import Int8
 from compress.products import TRANSLATION_PLACES, bytes_by_part, count_products
 from distill.files import new_folder
@@ -34,8 +34,8 @@ def write_int8(bundle: Bundle, target: Path, shortlist: Weights = NOTHING) -> Bu
     sizes = {name: bytes_by_part(m.graph, TRANSLATION_PLACES) for name, m in (("fp32", before), ("int8", after))}
     found = {"method": "dynamic", "products": str(count_products(after.graph)), "bytes": sizes}
     with new_folder(target) as folder:
-        write_parts(folder, bundle, after)
-        seal_int8(folder, bundle, "dynamic", {**bundle.details, "quantization": found})
+        write_parts(folder, bundle, after, "dynamic")
+        seal_quantized(folder, bundle, "dynamic", {**bundle.details, "quantization": found})
     return read_bundle(target, verify=False)
 
 

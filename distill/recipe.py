@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -44,6 +46,23 @@ __all__ = [
 
 
 Beams = Annotated[int, Field(ge=1, le=64)]
+Method = Literal["dynamic", "static", "int8-weights", "int4-weights", "fp16"]
+Device = Literal["cpu", "cuda", "tensorrt"]
+METHODS: Mapping[str, tuple[tuple[Method, ...], str]] = MappingProxyType(
+    {
+        "cpu": (
+            ("dynamic", "static", "int8-weights", "int4-weights"),
+            "processors compute float16 more slowly than float32; fp16 is for `device: cuda`",
+        ),
+        "cuda": (
+            ("fp16",),
+            "onnxruntime has no int8 products for CUDA, where int8 models are slower than fp32; leave methods out, or "
+            "take `device: tensorrt`",
+        ),
+        "tensorrt": (("static",), "TensorRT reads int8 with fixed ranges alone; leave methods out"),
+    }
+)
+"""For each device what its bundles may be, and why nothing else."""
 
 
 class ExportRecipe(Section):
@@ -54,13 +73,14 @@ class ExportRecipe(Section):
 
 
 class QuantizeRecipe(Section):
-    """int8, and the gate it has to pass on the validation split."""
+    """The smaller form, and the gate it has to pass on the validation split."""
 
-    methods: Annotated[tuple[Literal["dynamic", "static"], ...], Different] | None = Field(
+    device: Device = Field("cpu", description="what runs the bundle: int8 for cpu and tensorrt, fp16 for cuda")
+    methods: Annotated[tuple[Method, ...], Different] | None = Field(
         None,
         min_length=1,
-        description="what is tried, the preferred one first; left out: dynamic and static, for translation dynamic, "
-        "which is all there is",
+        description="what is tried, the preferred one first; left out: for cpu dynamic and static, translation dynamic "
+        "alone; for cuda fp16; for tensorrt static. int8-weights and int4-weights round no activations: slower",
     )
     calibration_examples: Positive = Field(
         256, description="training rows that set the ranges of static int8", json_schema_extra=CLASSIFICATION
@@ -90,6 +110,16 @@ class QuantizeRecipe(Section):
         "which only counts them",
     )
 
+    @model_validator(mode="after")
+    def _methods_of_device(self) -> QuantizeRecipe:
+        fitting, why = METHODS[self.device]
+        strange = [method for method in self.methods or () if method not in fitting]
+        if strange:
+            raise ValueError(f"methods {', '.join(strange)} do not go with device {self.device}: {why}")
+        if self.shortlist and (self.device != "cpu" or set(self.methods or ()) - {"dynamic"}):
+            raise ValueError("shortlist goes with device cpu and method dynamic alone")
+        return self
+
 
 class BenchRecipe(Section):
     """What is timed."""
@@ -111,9 +141,7 @@ class BenchRecipe(Section):
     threads: Annotated[tuple[Positive | Literal["all"], ...], Different] = Field(
         (1, "all"), min_length=1, description="processor threads"
     )
-    devices: Annotated[tuple[Literal["cpu", "cuda", "tensorrt"], ...], Different] = Field(
-        ("cpu",), min_length=1, description="where"
-    )
+    devices: Annotated[tuple[Device, ...], Different] = Field(("cpu",), min_length=1, description="where")
     against: Annotated[tuple[Literal["torch", "openvino", "ctranslate2", "optimum"], ...], Different] = Field(
         (),
         description="other engines, measured with the same weights in the same rounds (`make peers` installs them); "
@@ -166,8 +194,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _int8_of_this_kind(self) -> Recipe:
         gate = self.quantize or QuantizeRecipe()
-        if self.task.kind == "translation" and "static" in (gate.methods or ()):
-            raise ValueError("quantize.methods: translation has dynamic int8 alone")
+        if self.task.kind == "translation" and ("static" in (gate.methods or ()) or gate.device == "tensorrt"):
+            raise ValueError("quantize: translation has no static int8, nor a form for tensorrt; take another method")
         if self.task.kind == "classification" and max(gate.max_drop or 0, gate.margin or 0) >= 1:
             raise ValueError("quantize: max_drop and margin are shares here, one point is 0.01; expected less than 1")
         return self

@@ -54,6 +54,11 @@ class Bundle:
         return self.folder / self.model_file
 
     @property
+    def device(self) -> str:
+        """What the bundle was made for: cpu, cuda or tensorrt."""
+        return str(self.details.get("device", "cpu"))
+
+    @property
     def bytes(self) -> int:
         """Size of all files but bundle.json."""
         return sum(entry.bytes for entry in self.files.values())

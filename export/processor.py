@@ -17,7 +17,7 @@ def warn_of_processor(bundle: Bundle, flags: Collection[str] | None = None) -> N
     quantized with `reduce_range` it held on both.
     """
     checked_on = bundle.cpu.get("flags")
-    if not bundle.precision.startswith("int8") or bundle.details.get("reduce_range"):
+    if bundle.precision not in ("int8-dynamic", "int8-static") or bundle.details.get("reduce_range"):
         return
     if not isinstance(checked_on, list) or not VNNI & set(map(str, checked_on)):
         return

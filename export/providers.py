@@ -17,6 +17,9 @@ PROVIDERS = MappingProxyType(
         "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
     }
 )
+INT8, WEIGHTS = ("int8-dynamic", "int8-static"), ("int8-weights", "int4-weights")
+TENSORRT_INT8 = MappingProxyType({"trt_int8_enable": "1", "trt_fp16_enable": "1"})
+"""Options without which TensorRT refuses a graph that has int8 ranges."""
 
 
 def import_onnxruntime() -> ModuleType:
@@ -69,6 +72,24 @@ def execution_providers(provider: str, available: Sequence[str]) -> list[str]:
         hint = "" if wanted is None else " It comes with pip install 'potstill[gpu]'."
         raise ProviderError(f"no execution provider {provider!r} here; available: {', '.join(usable)}.{hint}")
     return [name for name in wanted if name in available]
+
+
+def check_fits(provider: str, precision: str, device: str) -> None:
+    """Refuse a form of model that a provider could only run badly; `device` is what the bundle was made for.
+
+    Raises:
+        ProviderError: saying why, and what to do.
+    """
+    why = None
+    if provider == "cuda" and precision in INT8:
+        why = "onnxruntime has no int8 products for CUDA: such a model is slower there than in fp32"
+    elif provider == "tensorrt" and (precision in WEIGHTS or (precision in INT8 and device != "tensorrt")):
+        why = "TensorRT reads int8 with fixed ranges around zero alone"
+    if why is not None:
+        raise ProviderError(
+            f"an {precision} bundle made for {device} does not go with provider {provider!r}: {why}; make one from the "
+            f"fp32 bundle with `compress quantize --device {provider}`, or load this one with provider 'cpu'"
+        )
 
 
 def check_running(provider: str, running: Sequence[str]) -> None:

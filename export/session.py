@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distill.errors import BundleError, ProviderError
 from export.bundle import Bundle
-from export.providers import check_running, execution_providers, import_onnxruntime
+from export.providers import TENSORRT_INT8, check_fits, check_running, execution_providers, import_onnxruntime
 from export.wire import outside_references
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -76,12 +76,15 @@ def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None, 
 
     Raises:
         BundleError: it is not a model that this onnxruntime runs.
-        ProviderError: the provider is missing or did not start.
+        ProviderError: the provider is missing or did not start, or is not for a bundle of this precision.
         MissingExtraError: there is no onnxruntime.
     """
     _check_self_contained(bundle, model)
+    check_fits(provider, bundle.precision, bundle.device)
     ort = import_onnxruntime()
-    providers = execution_providers(provider, ort.get_available_providers())
+    names = execution_providers(provider, ort.get_available_providers())
+    fixed = TENSORRT_INT8 if provider == "tensorrt" and bundle.precision == "int8-static" else {}
+    providers = [(name, dict(fixed) if name == names[0] else {}) for name in names]
     try:
         # Without `enable_fallback=0` onnxruntime prints and goes on with the CPU.
         onnx = ort.InferenceSession(

@@ -87,6 +87,42 @@ def test_each_method_makes_a_bundle_that_answers(
     assert 0 < np.abs(exact - small).max() < 2
 
 
+@pytest.mark.parametrize(
+    ("device", "method", "precision", "furthest"),
+    [
+        ("cuda", None, "fp16", 0.05),
+        ("tensorrt", None, "int8-static", 2),
+        ("cpu", "int8-weights", "int8-weights", 0.2),
+        ("cpu", "int4-weights", "int4-weights", 4),
+    ],
+)
+def test_forms_for_devices(
+    device: str, method: str | None, precision: str, furthest: float, bundle: Bundle, tmp_path: Path
+) -> None:
+    methods = None if method is None else [method]
+    settings = QuantizeRecipe.model_validate(
+        {"device": device, "methods": methods, "max_drop": 0.1, "margin": 0.2, "max_flips": 0.2}
+    )
+    made = quantize(bundle, tmp_path / "bundle", dataset(), settings).bundle
+    assert (made.precision, made.device) == (precision, device)
+    assert made.model_file == f"onnx/model_{precision.partition('-')[0]}.onnx"
+    assert made.details["quantization"]["products"] == "19 of 19 products quantized"
+    assert "reduce_range" not in made.details
+    texts = dataset().splits["validation"].texts
+    exact, small = load(bundle.folder).logits(texts), load(made.folder).logits(texts)
+    assert 0 < np.abs(exact - small).max() < furthest
+
+
+def test_tensorrt_gets_ranges_around_zero(bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path) -> None:
+    made = quantize(bundle, tmp_path / "bundle", dataset(), settings.model_copy(update={"device": "tensorrt"})).bundle
+    graph = onnx.load(made.model_path).graph
+    stored = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    quantizing = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(quantizing) >= 19
+    assert all(stored[node.input[2]].dtype == np.int8 and not stored[node.input[2]].any() for node in quantizing)
+    assert any(np.abs(value).max() == 127 for value in stored.values() if value.dtype == np.int8 and value.ndim == 2)
+
+
 def test_both_methods_are_tried_and_the_better_one_is_kept(
     bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path
 ) -> None:
@@ -255,7 +291,8 @@ def test_a_later_method_has_to_be_better_by_more_than_chance(first: Trial, secon
 
 def test_what_is_left_out_follows_the_kind_of_task() -> None:
     gate = {"max_drop": 0.01, "margin": 0.02, "max_flips": 0.02}
-    expected = {"methods": ["dynamic", "static"], "calibration_examples": 256, **gate}
+    expected = {"device": "cpu", "methods": ["dynamic", "static"], "calibration_examples": 256, **gate}
     assert resolved(QuantizeRecipe(), "classification") == expected
-    of_translation = {"methods": ["dynamic"], "shortlist": 0, "max_drop": 0.5, "margin": 0.7, "max_flips": 1.0}
+    limits = {"max_drop": 0.5, "margin": 0.7, "max_flips": 1.0}
+    of_translation = {"device": "cpu", "methods": ["dynamic"], "shortlist": 0, **limits}
     assert resolved(QuantizeRecipe(max_drop=0.5), "translation") == of_translation

@@ -60,6 +60,28 @@ def test_an_int8_bundle_says_what_it_lost(fp32: Bundle, dataset: Dataset, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("device", "methods", "precision", "least"),
+    [
+        ("cuda", None, "fp16", 0.9),
+        ("cpu", ["int8-weights"], "int8-weights", 0.3),
+        ("cpu", ["int4-weights"], "int4-weights", 0),
+    ],
+)
+def test_forms_for_devices(
+    device: str, methods: list[str] | None, precision: str, least: float, fp32: Bundle, dataset: Dataset, tmp_path: Path
+) -> None:
+    settings = QuantizeRecipe.model_validate({"device": device, "methods": methods, "max_drop": 100, "margin": 100})
+    made = quantize(fp32, tmp_path / "bundle", dataset, settings).bundle
+    assert (made.precision, made.device) == (precision, device)
+    assert made.details["quantization"]["products"] == "26 of 26 products quantized"
+    sources = dataset.splits["test"].texts
+    before, after = load_as(Translator, fp32.folder), load_as(Translator, made.folder)
+    for beams in (1, 3):
+        pairs = zip(before(sources, beams=beams), after(sources, beams=beams), strict=True)
+        assert np.mean([a.text == b.text for a, b in pairs]) >= least
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (QuantizeRecipe(), "more than max_drop 0.3"),

@@ -67,7 +67,8 @@ bench: {threads: [0]}
         "student.temprature: unknown key; did you mean temperature?",
         "student.alpha: Input should be less than or equal to 1 (found 1.5)",
         "prune.head: unknown key; did you mean heads?",
-        "quantize.methods.0: Input should be 'dynamic' or 'static' (found 'dinamic')",
+        "quantize.methods.0: Input should be 'dynamic', 'static', 'int8-weights', 'int4-weights' or 'fp16' (found "
+        "'dinamic')",
         "bench.threads.0",
     ):
         assert any(problem.startswith(wanted) for problem in found), wanted
@@ -240,7 +241,16 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("quantize: {methods: [dynamic, dynamic]}", "quantize.methods"),
         ("quantize: {max_drop: 1}", "max_drop and margin are shares here"),
         ("bench: {batch_sizes: []}", "bench.batch_sizes"),
-        ("task: {kind: translation}\nquantize: {methods: [static]}", "translation has dynamic int8 alone"),
+        ("task: {kind: translation}\nquantize: {methods: [static]}", "translation has no static int8"),
+        ("task: {kind: translation}\nquantize: {device: tensorrt}", "nor a form for tensorrt"),
+        (
+            "quantize: {device: cuda, methods: [dynamic, fp16]}",
+            "methods dynamic do not go with device cuda: onnxruntime",
+        ),
+        ("quantize: {device: tensorrt, methods: [fp16]}", "TensorRT reads int8 with fixed ranges alone"),
+        ("quantize: {methods: [fp16]}", "processors compute float16 more slowly"),
+        ("task: {kind: translation}\nquantize: {device: cuda, shortlist: 8}", "shortlist goes with device cpu"),
+        ("task: {kind: translation}\nquantize: {methods: [int8-weights], shortlist: 8}", "and method dynamic alone"),
         ("task: {kind: translation}\nprune: {heads: 0.5}", "these keys do not go with task.kind translation: prune"),
         ("bench: {beams: [4]}", "these keys do not go with task.kind classification: bench.beams"),
         ("bench: {min_rounds: 9, max_rounds: 8}", "min_rounds"),

@@ -21,7 +21,7 @@ from distill.errors import MissingExtraError, ProviderError, RecipeError
 from distill.task import Task
 from export.bundle import read_bundle
 from export.processor import saturates, warn_of_processor
-from export.providers import check_one_distribution, check_running, execution_providers
+from export.providers import check_fits, check_one_distribution, check_running, execution_providers
 from export.runtime import Predictor, load, verify_bundle
 from export.tasks import OPEN
 from export.tasks.classification import Prediction, batches, predictions, probabilities
@@ -239,6 +239,30 @@ def test_names_of_providers() -> None:
     assert execution_providers("tensorrt", available) == available
     with pytest.raises(ProviderError, match="available: cpu, cuda"):
         execution_providers("tensorrt", available[1:])
+
+
+@pytest.mark.parametrize(
+    ("provider", "precision", "device", "why"),
+    [
+        ("cuda", "int8-dynamic", "cpu", "no int8 products for CUDA"),
+        ("cuda", "int8-static", "tensorrt", "no int8 products for CUDA"),
+        ("tensorrt", "int8-dynamic", "cpu", "fixed ranges around zero"),
+        ("tensorrt", "int8-static", "cpu", "fixed ranges around zero"),
+        ("tensorrt", "int4-weights", "cpu", "fixed ranges around zero"),
+        ("tensorrt", "int8-static", "tensorrt", None),
+        ("cuda", "fp16", "cuda", None),
+        ("cuda", "fp32", "cpu", None),
+        ("cuda", "int4-weights", "cpu", None),
+        ("cpu", "int8-static", "tensorrt", None),
+        ("cpu", "fp16", "cuda", None),
+    ],
+)
+def test_which_provider_runs_what(provider: str, precision: str, device: str, why: str | None) -> None:
+    if why is None:
+        check_fits(provider, precision, device)
+        return
+    with pytest.raises(ProviderError, match=f"{why}.*--device {provider}"):
+        check_fits(provider, precision, device)
 
 
 def test_a_provider_that_was_quietly_replaced() -> None:

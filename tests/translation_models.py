@@ -14,7 +14,7 @@ import transformers
 from distill.checkpoint import save
 from distill.task import Task
 from export.hypotheses import Ids, Logits
-from export.steps import KINDS, SHORTLISTED, Engine
+from export.steps import Engine, engine_of
 
 VOCABULARY = 50
 SIZES: dict[str, Any] = {
@@ -71,11 +71,7 @@ def lively(kind: str) -> Any:
 
 def opened(graph: onnx.ModelProto) -> Engine:
     """A graph in onnxruntime, without a bundle around it."""
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    inputs = {each.name: each for each in session.get_inputs()}
-    caches = {name: (each.shape[1], each.shape[3]) for name, each in inputs.items() if len(each.shape) == 4}
-    listed = {name: KINDS[inputs[name].type] for name in SHORTLISTED if name in inputs}
-    return Engine(session, caches, VOCABULARY, listed)
+    return engine_of(onnxruntime.InferenceSession(graph.SerializeToString()), VOCABULARY)
 
 
 def source_batch(model: Any, rows: int = 3, length: int = 9, seed: int = 0) -> tuple[Ids, Ids]:

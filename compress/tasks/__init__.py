@@ -27,13 +27,13 @@ Methods = Mapping[str, Callable[[], onnx.ModelProto]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How models of one kind of task are made int8 and compared.
+    """How models of one kind of task are made smaller and compared.
 
-    `methods` are tried in this order where the recipe names none; `most_alone`: so many rows, at most, are answered one
-    by one to see what their batch does to them.
+    `methods` are tried for a device, in this order, where the recipe names none; `most_alone`: so many rows, at most,
+    are answered one by one to see what their batch does to them.
     """
 
-    methods: tuple[str, ...]
+    methods: Mapping[str, tuple[str, ...]]
     makers: Callable[[onnx.ModelProto, Bundle, Dataset, QuantizeRecipe], Methods]
     answers: Callable[[Path, Split, bool], Answers]
     score: Callable[[Task, Split, Answers], Score]
@@ -45,7 +45,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classification": Kind(
-            ("dynamic", "static"),
+            {"cpu": ("dynamic", "static"), "cuda": ("fp16",), "tensorrt": ("static",)},
             classification.makers,
             classification.answers,
             classification.score,
@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             PLACES,
         ),
         "translation": Kind(
-            ("dynamic",),
+            {"cpu": ("dynamic",), "cuda": ("fp16",)},
             translation.makers,
             translation.answers,
             translation.score,

@@ -1,4 +1,4 @@
-"""int8 classifiers: dynamic or static, compared by their labels."""
+"""Smaller classifiers, compared by their labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from bench.tasks.classification import texts_of
 from compress import int8
+from compress.half import half
 from compress.smooth import smooth
+from compress.weight_only import weight_only
 from distill import metrics
 from distill.data import Dataset
 from distill.dataset import Split
@@ -32,7 +34,7 @@ Labels = NDArray[np.int64]
 def makers(
     graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
 ) -> Mapping[str, Callable[[], onnx.ModelProto]]:
-    """How to make each int8 graph, all of the same smoothed one.
+    """How to make each graph; those with int8 activations of the same smoothed one.
 
     Ranges come from training rows one by one: padding would widen them.
 
@@ -41,9 +43,17 @@ def makers(
     """
     predictor = load_as(Predictor, bundle.folder, threads=1)
     texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
+    if settings.device == "cuda":
+        return {"fp16": partial(half, graph, bundle, texts)}
     batches = [predictor.encode([text]) for text in texts]
     smoothed = smooth(graph, batches)
-    return {"dynamic": partial(int8.dynamic, smoothed), "static": partial(int8.static, smoothed, batches)}
+    ranges = int8.symmetric if settings.device == "tensorrt" else int8.static
+    return {
+        "dynamic": partial(int8.dynamic, smoothed),
+        "static": partial(ranges, smoothed, batches),
+        "int8-weights": partial(weight_only, graph, 8),
+        "int4-weights": partial(weight_only, graph, 4),
+    }
 
 
 def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:

@@ -1,4 +1,4 @@
-"""int8 translation models: dynamic, compared by the BLEU or chrF of their translations."""
+"""Smaller translation models, compared by the BLEU or chrF of their translations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.half import half
 from compress.shortlist import shortlist
 from compress.translation_int8 import quantize_translation
+from compress.weight_only import weight_only
 from distill import text_metrics
 from distill.data import Dataset
 from distill.dataset import Split
@@ -24,14 +26,20 @@ from export.runtime import Translator, load_as
 from export.tasks.translation import BATCH_TOKENS
 
 Texts = NDArray[Any]
+TRIED = 64  # sentences that show whether fp16 overflows
 
 
 def makers(
     graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
 ) -> Mapping[str, Callable[[], onnx.ModelProto]]:
-    """How to make the int8 graph; it takes its ranges from each input as it comes."""
+    """How to make each graph; int8 activations get their ranges from each input as it comes."""
     if not settings.shortlist:
-        return {"dynamic": partial(quantize_translation, graph)}
+        return {
+            "dynamic": partial(quantize_translation, graph),
+            "int8-weights": partial(weight_only, graph, 8),
+            "int4-weights": partial(weight_only, graph, 4),
+            "fp16": partial(half, graph, bundle, dataset.splits["train"].texts[:TRIED]),
+        }
     translator, train = load_as(Translator, bundle.folder), dataset.splits["train"]
     sides = (translator.reader.read(list(side)) for side in (train.texts, train.targets or ()))
     pairs = [(source.ids, target.ids) for source, target in zip(*sides, strict=True)]

@@ -32,6 +32,8 @@ class Standard:
 
     domains: tuple[tuple[str, int], ...] = ()
     tells_padding: bool = False  # whether attention without a mask is worth a way of its own
+    real_type: int = FLOAT  # of states, keys and values
+    selects: bool = False  # whether a step itself picks the rows of the past that go on
 
     # --- products and tables ---
 
@@ -55,8 +57,8 @@ class Standard:
     @property
     def output_parts(self) -> dict[str, int]:
         """What `output` is made of, by name, and the types of these tensors."""
-        bias = {"bias": FLOAT} if "output.bias" in self.write.weights else {}
-        return {"matrix": FLOAT} | bias
+        bias = {"bias": self.real_type} if "output.bias" in self.write.weights else {}
+        return {"matrix": self.real_type} | bias
 
     def output(self, words: str = "") -> list[str]:
         """What makes logits of states, `output_parts`; of some `words` alone where they are given.

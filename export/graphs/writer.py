@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +26,7 @@ class Writer:
     weights: Weights
     stored: dict[str, NDArray[Any]]
     branch: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:

@@ -17,6 +17,8 @@ inputs   step ()                                      whether this is a step
          end ()                                       the token after which a row has ended
          barred (vocabulary)                          added to logits: minus infinity for what is never written
          source_matrix, source_scale, source_bias     with a shortlist: what the words below have of the output matrix
+         rows, sentences                              in graphs for GPUs: which rows of the past, and which sentences of
+                                                      the source, a step goes on with
 outputs  logits (rows, vocabulary)                    of the last position of a step; else empty
          keys.N, values.N                             of a step: past and present; of encoding: the source's
          tokens (written, rows)                       written after encoding, until all rows have ended; else empty
@@ -43,14 +45,18 @@ from export.graphs.writer import Writer, branch, model_of, tensors, value
 from export.seq2seq.loop import write_greedily
 from export.seq2seq.stacks import encode, has_shortlist, layer_names, step
 
+SELECTED = ("rows", "sentences")
+
 
 def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Standard) -> onnx.ModelProto:
     """The graph of a translation model; `operators` say in which operators its parts are written."""
     stored: dict[str, NDArray[Any]] = {}
     encoding, stepping, whole = (operators(plan, Writer(weights, stored, name)) for name in ("encode", "step", "write"))
     encode(encoding)
+    if stepping.selects:
+        _select(stepping.write, len(plan.decoder_heads))
     step(stepping)
-    outputs = [*_outputs(plan), *(_shortlist_values(stepping, "") if has_shortlist(weights) else [])]
+    outputs = [*_outputs(stepping), *(_shortlist_values(stepping, "") if has_shortlist(weights) else [])]
     for each in outputs[1 + 2 * len(plan.decoder_heads) :]:
         _leave_empty(stepping.write, each)
     node = helper.make_node(
@@ -59,9 +65,15 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
     )  # fmt: skip
     whole.write.nodes.append(node)
     outputs += write_greedily(whole, operators)
-    inputs = [*_inputs(plan, weights), *(_shortlist_values(stepping, "source_") if has_shortlist(weights) else [])]
+    inputs = [*_inputs(stepping), *(_shortlist_values(stepping, "source_") if has_shortlist(weights) else [])]
     graph = helper.make_graph(whole.write.nodes, "translation", inputs, outputs, tensors(stored))
     return model_of(graph, plan, opset, stepping.domains)
+
+
+def _select(write: Writer, layers: int) -> None:
+    """Let what follows read some rows of the past, and some sentences of the source."""
+    for stem, chosen in zip(("past_", "source_"), SELECTED, strict=True):
+        write.inputs |= {name: write.node("Gather", name, chosen, axis=0) for name in layer_names(stem, layers)}
 
 
 def _shortlist_values(parts: Standard, stem: str) -> list[onnx.ValueInfoProto]:
@@ -86,40 +98,42 @@ def _branch(parts: Standard, outputs: list[onnx.ValueInfoProto]) -> onnx.GraphPr
     return branch(parts.write, [value(f"{stem}.{each.name}", each.type.tensor_type.elem_type) for each in outputs])
 
 
-def _inputs(plan: Plan, weights: Weights) -> list[onnx.ValueInfoProto]:
+def _inputs(parts: Standard) -> list[onnx.ValueInfoProto]:
     """The graph's inputs, as above."""
+    plan, weights, kind = parts.plan, parts.write.weights, parts.real_type
     layers = range(len(plan.decoder_heads))
     own, cross = (
-        [weights[f"decoder.{i}.{kind}.out.weight"].shape[0] for i in layers] for kind in ("attention", "cross")
+        [weights[f"decoder.{i}.{part}.out.weight"].shape[0] for i in layers] for part in ("attention", "cross")
     )
     return [
         value("step", TensorProto.BOOL, []),
         value("input_ids", TensorProto.INT64, ["rows", "length"]),
         value("attention_mask", TensorProto.INT64, ["sentences", "source"]),
         value("positions", TensorProto.INT64, ["length"]),
-        *_caches("past_", "rows", "past", plan.decoder_heads, own),
-        *_caches("source_", "sentences", "source", plan.cross_heads, cross),
+        *_caches("past_", kind, "rows", "past", plan.decoder_heads, own),
+        *_caches("source_", kind, "sentences", "source", plan.cross_heads, cross),
         value("turns", TensorProto.INT64, []),
         value("prefix", TensorProto.INT64, ["prefix"]),
         value("end", TensorProto.INT64, []),
         value("barred", TensorProto.FLOAT, ["vocabulary"]),
+        *(value(name, TensorProto.INT64, [f"chosen_{name}"]) for name in SELECTED if parts.selects),
     ]
 
 
-def _caches(stem: str, rows: str, length: str, heads: tuple[int, ...], widths: list[int]) -> list[onnx.ValueInfoProto]:
+def _caches(
+    stem: str, kind: int, rows: str, length: str, heads: tuple[int, ...], widths: list[int]
+) -> list[onnx.ValueInfoProto]:
     """Keys and values of each layer, `widths` being heads times size."""
     shapes = chain.from_iterable([(n, w // n)] * 2 for n, w in zip(heads, widths, strict=True))
     names = layer_names(stem, len(heads))
-    return [
-        value(name, TensorProto.FLOAT, [rows, n, length, size]) for name, (n, size) in zip(names, shapes, strict=True)
-    ]
+    return [value(name, kind, [rows, n, length, size]) for name, (n, size) in zip(names, shapes, strict=True)]
 
 
-def _outputs(plan: Plan) -> list[onnx.ValueInfoProto]:
+def _outputs(parts: Standard) -> list[onnx.ValueInfoProto]:
     """The graph's outputs, as above."""
-    caches = layer_names("", len(plan.decoder_heads))
+    caches = layer_names("", len(parts.plan.decoder_heads))
     shape: list[str | int] = ["out_rows", "out_heads", "out_length", "out_size"]
     return [
         value("logits", TensorProto.FLOAT, ["logit_rows", "vocabulary"]),
-        *(value(name, TensorProto.FLOAT, shape) for name in caches),
+        *(value(name, parts.real_type, shape) for name in caches),
     ]

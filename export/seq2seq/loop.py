@@ -51,7 +51,10 @@ def _nothing(parts: Standard, rows: str) -> list[str]:
         width = write.weights[f"decoder.{layer}.attention.out.weight"].shape[0]
         sizes = write.whole(heads, 0, width // heads)
         if sizes not in made:
-            made[sizes] = write.node("ConstantOfShape", write.node("Concat", rows, sizes, axis=0))
+            shape = write.node("Concat", rows, sizes, axis=0)
+            made[sizes] = write.node(
+                "ConstantOfShape", shape, value=helper.make_tensor("zero", parts.real_type, [1], [0])
+            )
         found += [made[sizes]] * 2
     return found
 
@@ -78,14 +81,14 @@ def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
         value(f"{BRANCH}.input_ids", TensorProto.INT64),
         value(f"{BRANCH}.positions", TensorProto.INT64),
         value(f"{BRANCH}.ended", TensorProto.BOOL),
-        *(value(f"{BRANCH}.{name}", TensorProto.FLOAT) for name in pasts),
+        *(value(f"{BRANCH}.{name}", parts.real_type) for name in pasts),
     ]
     outputs = [
         value(going, TensorProto.BOOL),
         value(chosen, TensorProto.INT64),
         value(after, TensorProto.INT64),
         value(ended, TensorProto.BOOL),
-        *(value(name, TensorProto.FLOAT) for name in caches),
+        *(value(name, parts.real_type) for name in caches),
         value(token, TensorProto.INT64, ["rows"]),
         value(write.node("Squeeze", highest, write.whole(1)), TensorProto.FLOAT, ["rows"]),
     ]
