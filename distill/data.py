@@ -17,7 +17,7 @@ from distill.examples import Example, Examples, take
 from distill.inputs import HELD_OUT, LABELLED, Inputs, open_inputs
 from distill.recipe import DataRecipe, SplitRecipe, TaskRecipe
 from distill.sources import default_cache
-from distill.splits import hold_out, leaks, near_duplicates
+from distill.splits import hold_out, leaks, near_duplicates, resembling
 from distill.table import Row, Table
 from distill.task import Task
 
@@ -177,12 +177,15 @@ def _note_leaks(parts: Mapping[str, Sequence[Example]], allowed: bool, notes: No
 
 
 def _unseen(rows: Sequence[Example], parts: Mapping[str, Sequence[Example]], notes: Notes) -> tuple[Example, ...]:
-    """Unlabelled rows that are not held out."""
-    held_out = {row.key for part in HELD_OUT for row in parts[part]}
-    kept = tuple(row for row in rows if row.key not in held_out)
+    """Unlabelled rows that are not held out, nor nearly so: what a teacher says of these, a student would know."""
+    held_out = [row.key.replace("\0", " ") for part in HELD_OUT for row in parts[part]]
+    near = resembling([row.key.replace("\0", " ") for row in rows], held_out)
+    kept = tuple(row for row, drop in zip(rows, near, strict=True) if not drop)
     dropped = len(rows) - len(kept)
     notes.count(
-        "unlabelled_dropped", dropped, f"{dropped} unlabelled row(s) were dropped: they stand in validation or test"
+        "unlabelled_dropped",
+        dropped,
+        f"{dropped} unlabelled row(s) were dropped: they, or near-duplicates of them, stand in validation or test",
     )
     notes.counts["rows"]["unlabelled"] = len(kept)
     return kept

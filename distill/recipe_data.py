@@ -44,7 +44,7 @@ class DataRecipe(Section):
     unlabelled: str | None = Field(
         None,
         description="more text of the same kind without labels or translations: the teacher answers it, the student "
-        "learns from it",
+        "learns from it; near-duplicates of held-out rows are dropped",
     )
     columns: Annotated[tuple[str, ...], Different] | None = Field(
         None, min_length=1, description="names for the columns of csv and tsv files that have no header line"

@@ -35,12 +35,27 @@ def near_duplicates(texts: Sequence[str]) -> NDArray[np.int64]:
     unique, positions = np.unique(np.array(texts, dtype=object), return_inverse=True)
     if not any(re.search(r"\w", text[:BEGINNING]) for text in unique):
         return positions.astype(np.int64)
-    vectorizer = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"(?u)\w+", dtype=np.int32)
-    words = csr_array(vectorizer.fit_transform([text[:BEGINNING] for text in unique]))
-    left, right = _pairs(words)
+    words = _words(unique)
+    left, right = _pairs(words, len(unique))
     edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(unique), len(unique)))
     _, groups = connected_components(edges, directed=False)
     return _numbered(groups)[positions]
+
+
+def resembling(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """Which texts `(texts,)` are near-duplicates of one of `others`."""
+    known, both = set(others), [*others, *texts]
+    found = np.array([text in known for text in texts], np.bool_)
+    if any(re.search(r"\w", text[:BEGINNING]) for text in both):
+        _, right = _pairs(_words(both), len(others))
+        found[right[right >= len(others)] - len(others)] = True
+    return found
+
+
+def _words(texts: Sequence[str]) -> csr_array:
+    """Which words and word pairs `(texts, different ones)` the beginning of each text has."""
+    vectorizer = CountVectorizer(binary=True, ngram_range=(1, 2), token_pattern=r"(?u)\w+", dtype=np.int32)
+    return csr_array(vectorizer.fit_transform([text[:BEGINNING] for text in texts]))
 
 
 def _numbered(groups: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -49,8 +64,8 @@ def _numbered(groups: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
-def _pairs(words: csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All pairs of rows at least `JACCARD` alike, among those that share a rare enough word.
+def _pairs(words: csr_array, first: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs of one of the `first` rows and a later row, at least `JACCARD` alike, that share a rare enough word.
 
     Candidates come from prefixes: with words sorted from rare to common, two sets of Jaccard t or more
     share one of the first |x| - ceil(t |x|) + 1 words of each (Bayardo, Ma and Srikant 2007).
@@ -59,8 +74,8 @@ def _pairs(words: csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     sizes = np.diff(words.indptr)
     transposed = prefixes.T.tocsr()
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for start in range(0, words.shape[0], CHUNK):
-        candidates = (prefixes[start : start + CHUNK] @ transposed).tocoo()
+    for start in range(0, first, CHUNK):
+        candidates = (prefixes[start : min(start + CHUNK, first)] @ transposed).tocoo()
         left, right = candidates.coords[0].astype(np.int64) + start, candidates.coords[1].astype(np.int64)
         small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
         once = (left < right) & (small >= JACCARD * large)

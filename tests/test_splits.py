@@ -7,7 +7,7 @@ import pytest
 
 from distill.errors import DataError
 from distill.examples import Example, wording
-from distill.splits import hold_out, leaks, near_duplicates
+from distill.splits import hold_out, leaks, near_duplicates, resembling
 
 
 def test_near_duplicates_share_a_group() -> None:
@@ -39,6 +39,21 @@ def test_near_duplicates_share_a_group() -> None:
 def test_the_threshold(a: str, b: str, together: bool) -> None:
     first, second = near_duplicates([a, b])
     assert (first == second) == together
+
+
+def test_which_texts_resemble_others() -> None:
+    others = ["the quick brown fox jumps over the lazy dog near the river bank today", "!!!"]
+    texts = [
+        "The quick, brown fox jumps over the lazy dog near the river bank tonight.".lower(),
+        "something else",
+        "!!!",
+        "???",
+        "something else",  # a near-duplicate of a text, not of one of the others
+        others[0],
+    ]
+    assert resembling(texts, others).tolist() == [True, False, True, False, False, True]
+    assert resembling(["!"], ["?"]).tolist() == [False]
+    assert resembling(texts, []).tolist() == [False] * 6
 
 
 def test_groups_do_not_depend_on_order() -> None:
