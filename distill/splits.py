@@ -46,7 +46,7 @@ def resembling(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]
     """Which texts `(texts,)` are near-duplicates of one of `others`."""
     known, both = set(others), [*others, *texts]
     found = np.array([text in known for text in texts], np.bool_)
-    if any(re.search(r"\w", text[:BEGINNING]) for text in both):
+    if others and any(re.search(r"\w", text[:BEGINNING]) for text in both):
         _, right = _pairs(_words(both), len(others))
         found[right[right >= len(others)] - len(others)] = True
     return found

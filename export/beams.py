@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.decoding import Decoding
-from export.hypotheses import Hypothesis, Ids, Logits, Step, forbid, hypothesis, log_sums
+from export.hypotheses import UNLIKELY, Hypothesis, Ids, Logits, Step, forbid, hypothesis, log_sums
 
-UNLIKELY = np.float32(-1e9)  # transformers' value for what must not be chosen
 CHUNK = 64
 
 Flags = NDArray[np.bool_]

@@ -13,6 +13,7 @@ from export.decoding import Decoding
 
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
+UNLIKELY = np.float32(-1e9)  # transformers' value for what must not be chosen
 CACHED = 2**17  # so many floats stay in the second-level cache
 
 

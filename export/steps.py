@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.errors import BundleError
+from export import looped
 from export.bundle import Bundle
 from export.decoding import Decoding
-from export.hypotheses import Hypothesis, Ids, Logits, hypothesis, require_numbers
+from export.hypotheses import Hypothesis, Ids, Logits, require_numbers
 from export.session import line, open_onnx
 
 Arrays = dict[str, NDArray[Any]]
@@ -30,21 +31,30 @@ PLAIN = {
     "prefix": "tensor(int64)",
     "end": "tensor(int64)",
     "barred": "tensor(float)",
+    "beam_turns": "tensor(int64)",
+    "beam_scores": "tensor(float)",
+    "norms": "tensor(float)",
+    "last": "tensor(int64)",
 }
 SELECTED = {"rows": "tensor(int64)", "sentences": "tensor(int64)"}
 RANKS = {
     "step": 0, "input_ids": 2, "attention_mask": 2, "positions": 1, "turns": 0, "prefix": 1, "end": 0, "barred": 1,
-    "source_matrix": 2, "source_scale": 1, "source_bias": 1, "rows": 1, "sentences": 1,
+    "source_matrix": 2, "source_scale": 1, "source_bias": 1, "rows": 1, "sentences": 1, "beam_turns": 0,
+    "beam_scores": 1, "norms": 1, "last": 0,
 }  # fmt: skip
 KINDS: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int8)": np.dtype(np.int8),
 }
+INTEGERS = ("tokens", "words", "continuations", "parents", "order", "places")
 NOTHING = np.zeros(0, np.int64)
 SHORTLISTED = ("source_matrix", "source_scale", "source_bias")
-NO_LOOP: Arrays = {"turns": np.array(0), "prefix": NOTHING, "end": np.array(0), "barred": np.zeros(1, np.float32)}
-LOOP_ROWS = 4  # so many are written within the graph; 16 are faster in steps, for those that have ended leave them
+NO_LOOP: Arrays = {
+    "turns": np.array(0), "prefix": NOTHING, "end": np.array(0), "barred": np.zeros(1, np.float32),
+    "beam_turns": np.array(0), "beam_scores": np.zeros(0, np.float32), "norms": np.zeros(1, np.float32),
+    "last": np.array(-1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,25 +100,18 @@ class Engine:
         pasts = {name: value for name, value in feed.items() if name.startswith("past_")}
         return Writing(self, mask, found, pasts, words)
 
-    def write(self, ids: Ids, mask: Ids, rules: Decoding) -> list[Hypothesis]:
-        """Greedy translations without scores, from one run of the graph.
+    def write(self, ids: Ids, mask: Ids, rules: Decoding, n_best: int = 1) -> list[list[Hypothesis]]:
+        """Translations from one run of the graph: greedy ones without scores, or the `n_best` of a beam search.
 
         Raises:
             BundleError: onnxruntime gives up, logits are not numbers, or tokens are none of the vocabulary.
         """
-        prefix = [rules.start] if rules.forced_start is None else [rules.start, rules.forced_start]
-        barred = np.zeros(self.vocabulary, np.float32)
-        barred[list(rules.suppressed)] = -np.inf
-        loop = {
-            "positions": np.arange(len(prefix)), "turns": np.array(turns(rules)), "prefix": np.array(prefix),
-            "end": np.array(rules.end), "barred": barred,
-        }  # fmt: skip
-        tokens, highest = self.run(["tokens", "highest"], {**self._reading(ids, mask), **loop})
-        require_numbers(highest)
+        way = looped.GREEDILY if rules.beams == 1 else looped.SEARCHING
+        feed = {**self._reading(ids, mask), **NO_LOOP, **looped.prefix(rules, self.vocabulary), **way.feed(rules)}
+        tokens, numbers, *others = self.run(way.outputs, feed)
+        require_numbers(numbers)
         self._require_tokens(tokens)
-        if tokens.shape[1:] != (len(ids),):
-            raise BundleError(f"the model answered {tokens.shape}, expected tokens for {len(ids)} sentences")
-        return [_until_end([*prefix[1:], *row], rules) for row in tokens.T.tolist()]
+        return way.hypotheses(rules, len(ids), n_best, tokens, *others)
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         """Run one way of the graph; with a device keys and values are what onnxruntime holds there.
@@ -153,26 +156,6 @@ class Engine:
         for name, kind in self.shortlisted.items():
             empty[name] = np.zeros((0, 0) if name == "source_matrix" else 0, kind)
         return {"step": ENCODE, "input_ids": ids, "attention_mask": mask, **empty}
-
-
-def turns(rules: Decoding) -> int:
-    """How many tokens of a translation are chosen rather than given."""
-    return rules.max_length - (rules.forced_start is not None) - (rules.forced_end is not None)
-
-
-def fits_loop(rules: Decoding, rows: int, scored: bool) -> bool:
-    """Whether the graph's own loop writes what `export.decode.greedy` would, and is faster."""
-    plain = rules.beams == 1 and not rules.no_repeat_ngram_size and not scored
-    return plain and rows <= LOOP_ROWS and turns(rules) > 0
-
-
-def _until_end(tokens: list[int], rules: Decoding) -> Hypothesis:
-    """One row of the loop, cut off after its end; or with the end that the model demands at the longest length."""
-    if rules.end in tokens:
-        tokens = tokens[: tokens.index(rules.end) + 1]
-    elif rules.forced_end is not None:
-        tokens = [*tokens, rules.forced_end]
-    return hypothesis(np.array(tokens), None, rules)
 
 
 class Writing:
@@ -279,7 +262,7 @@ def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any]) -> 
         problems.append(f"inputs: expected {', '.join(expected)}, found {', '.join(found)}")
     names = [node.name for node in outputs]
     words = ["words", *(name.removeprefix("source_") for name in listed)] if listed else []
-    wanted = ["logits", *parts, *words, "tokens", "highest"]
+    wanted = ["logits", *parts, *words, *looped.GREEDILY.outputs, *looped.SEARCHED]
     if names != wanted or names != list(bundle.outputs):
         problems.append(f"outputs: expected {', '.join(wanted)}, found {', '.join(names)}")
     for node in inputs:
@@ -290,7 +273,7 @@ def _problems(bundle: Bundle, inputs: Sequence[Any], outputs: Sequence[Any]) -> 
         if node.type != kind or len(node.shape) != rank or not all(isinstance(size, int) for size in sizes):
             problems.append(f"input {node.name}: expected {kind} of rank {rank}, found {node.type} {node.shape}")
     for node in outputs:
-        kind = "tensor(int64)" if node.name in ("tokens", "words") else real if node.name in parts else "tensor(float)"
+        kind = "tensor(int64)" if node.name in INTEGERS else real if node.name in parts else "tensor(float)"
         if node.type != kind and not (node.name == "matrix" and node.type in KINDS):
             problems.append(f"output {node.name}: expected {kind}, found {node.type}")
     return problems

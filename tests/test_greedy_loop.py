@@ -13,9 +13,9 @@ from compress.translation_int8 import quantize_translation
 from distill.errors import BundleError
 from export.decode import greedy
 from export.decoding import Decoding
+from export.looped import fits_loop
 from export.seq2seq.build import build
 from export.seq2seq.weights import read_model
-from export.steps import fits_loop
 
 RULES = Decoding(start=2, end=10, pad=1, max_length=12)
 TABLE: dict[str, Decoding] = {
@@ -37,23 +37,23 @@ def model(request: pytest.FixtureRequest) -> Any:
 def test_a_batch_is_written_as_by_steps(model: Any, rules: Decoding) -> None:
     engine = opened(build(*read_model(model, 40), 20))
     ids, mask = source_batch(model)
-    assert engine.write(ids, mask, rules) == greedy(engine.start(ids, mask), len(ids), rules)
+    assert engine.write(ids, mask, rules) == [[each] for each in greedy(engine.start(ids, mask), len(ids), rules)]
 
 
 def test_int8_writes_a_sentence_as_by_steps(model: Any) -> None:
     engine = opened(quantize_translation(build(*read_model(model, 40), 20)))
     for ids, mask in zip(*source_batch(model), strict=True):
         row = (ids[None, : mask.sum()], mask[None, : mask.sum()])
-        assert engine.write(*row, RULES) == greedy(engine.start(*row), 1, RULES)
+        assert engine.write(*row, RULES) == [greedy(engine.start(*row), 1, RULES)]
 
 
 def test_the_table_is_not_all_alike() -> None:
     model = lively("bart")
     engine, source = opened(build(*read_model(model, 40), 20)), source_batch(model)
     found = {name: engine.write(*source, rules) for name, rules in TABLE.items()}
-    assert len({tuple(tuple(each.tokens) for each in answers) for answers in found.values()}) == len(TABLE)
-    assert {len(each.tokens) for each in found["plain"]} == {1, 9, 12}, "rows end one after the other"
-    assert [each.stopped for each in found["an end that nobody writes"]] == [True] * 3
+    assert len({tuple(tuple(each.tokens) for (each,) in answers) for answers in found.values()}) == len(TABLE)
+    assert {len(each.tokens) for (each,) in found["plain"]} == {1, 9, 12}, "rows end one after the other"
+    assert [each.stopped for (each,) in found["an end that nobody writes"]] == [True] * 3
 
 
 FITTING: list[tuple[dict[str, Any], int, bool, bool]] = [
@@ -61,7 +61,9 @@ FITTING: list[tuple[dict[str, Any], int, bool, bool]] = [
     ({}, 4, False, True),
     ({}, 5, False, False),
     ({}, 1, True, False),
-    ({"beams": 2}, 1, False, False),
+    ({"beams": 2}, 1, False, True),
+    ({"beams": 2}, 1, True, True),
+    ({"beams": 2}, 2, False, False),
     ({"no_repeat_ngram_size": 3}, 1, False, False),
     ({"max_length": 2, "forced_start": 3, "forced_end": 4}, 1, False, False),
     ({"max_length": 3, "forced_start": 3, "forced_end": 4}, 1, False, True),

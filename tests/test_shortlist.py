@@ -104,7 +104,7 @@ def test_nothing_else_is_written(beams: int) -> None:
     ids, mask = source_batch(model)
     found = answers(engine, ids, mask, replace(RULES, beams=beams))
     assert {token for row in found for token in row} <= allowed
-    assert {token for each in engine.write(ids, mask, RULES) for token in each.tokens} <= allowed
+    assert {token for (each,) in engine.write(ids, mask, RULES) for token in each.tokens} <= allowed
     free = answers(opened(build(plan, weights, 20)), ids, mask, replace(RULES, beams=beams))
     assert not {token for row in free for token in row} <= allowed
 

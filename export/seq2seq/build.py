@@ -1,6 +1,7 @@
 """One ONNX graph with two ways through it: encode a source once, then step through the target.
 
-For greedy translations nobody has to step: after encoding a loop writes `turns` tokens (`export/seq2seq/loop.py`).
+Mostly nobody has to step: after encoding a loop writes `turns` tokens greedily (`export/seq2seq/loop.py`), or another
+one searches with beams (`export/seq2seq/beam_loop.py`).
 
 Both ways lie in the branches of one `If`, so that a step runs nothing of the encoder, and all weights lie outside of
 the branches, so that what they share is stored once. (`RunOptions.only_execute_path_to_fetches` would need no `If`, but
@@ -16,6 +17,10 @@ inputs   step ()                                      whether this is a step
          prefix (length)                              what they follow; its places are `positions`
          end ()                                       the token after which a row has ended
          barred (vocabulary)                          added to logits: minus infinity for what is never written
+         beam_turns ()                                the same as turns, for a search of the one sentence
+         beam_scores (beams)                          0, and for all other beams a very unlikely score
+         norms (turns)                                what the scores of hypotheses that end at a turn are divided by
+         last ()                                      the turn at which all beams end, where none is forced to
          source_matrix, source_scale, source_bias     with a shortlist: what the words below have of the output matrix
          rows, sentences                              in graphs for GPUs: which rows of the past, and which sentences of
                                                       the source, a step goes on with
@@ -23,6 +28,12 @@ outputs  logits (rows, vocabulary)                    of the last position of a 
          keys.N, values.N                             of a step: past and present; of encoding: the source's
          tokens (written, rows)                       written after encoding, until all rows have ended; else empty
          highest (written, rows)                      their logits
+         finished, going (beams)                      of a search: scores of the best hypotheses, and of what went on
+         continuations, parents (turns, 2 * beams)    what was looked at: tokens, and the beams they go on from
+         order (turns, beams)                         which of these went on
+         places (turns, beams)                        which of the finished so far, and of the first half of these, are
+                                                      the best finished hypotheses
+         sums (turns)                                 no numbers where a logit is none
          words (words)                                with a shortlist, of encoding: what the logits of steps are of
          matrix, scale, bias                          and their part of the output matrix
 
@@ -42,7 +53,9 @@ from onnx import TensorProto, helper
 from export.graphs.operators import Operators, Standard
 from export.graphs.plan import Plan, Weights
 from export.graphs.writer import Writer, branch, model_of, tensors, value
-from export.seq2seq.loop import write_greedily
+from export.seq2seq import beam_loop
+from export.seq2seq.beam_loop import write_beams
+from export.seq2seq.loop import begin, write_greedily
 from export.seq2seq.stacks import encode, has_shortlist, layer_names, step
 
 SELECTED = ("rows", "sentences")
@@ -64,7 +77,10 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
         then_branch=_branch(stepping, outputs), else_branch=_branch(encoding, outputs),
     )  # fmt: skip
     whole.write.nodes.append(node)
-    outputs += write_greedily(whole, operators)
+    start = begin(whole)
+    outputs += write_greedily(whole, operators, start)
+    write_beams(whole, operators, start)
+    outputs += beam_loop.OUTPUTS
     inputs = [*_inputs(stepping), *(_shortlist_values(stepping, "source_") if has_shortlist(weights) else [])]
     graph = helper.make_graph(whole.write.nodes, "translation", inputs, outputs, tensors(stored))
     return model_of(graph, plan, opset, stepping.domains)
@@ -116,6 +132,7 @@ def _inputs(parts: Standard) -> list[onnx.ValueInfoProto]:
         value("prefix", TensorProto.INT64, ["prefix"]),
         value("end", TensorProto.INT64, []),
         value("barred", TensorProto.FLOAT, ["vocabulary"]),
+        *beam_loop.INPUTS,
         *(value(name, TensorProto.INT64, [f"chosen_{name}"]) for name in SELECTED if parts.selects),
     ]
 

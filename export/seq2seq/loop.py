@@ -6,6 +6,8 @@ ended go on until all have: what they write after their end is for the caller to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -17,7 +19,23 @@ from export.seq2seq.stacks import has_shortlist, layer_names, step
 BRANCH = "turn"
 
 
-def write_greedily(parts: Standard, operators: Operators) -> list[onnx.ValueInfoProto]:
+@dataclass(frozen=True)
+class Beginning:
+    """What every loop begins with: the prefix of each row `(rows, prefix)`, and keys and values of no tokens."""
+
+    ids: str
+    pasts: list[str]
+
+
+def begin(parts: Standard) -> Beginning:
+    """Make what every loop begins with."""
+    write = parts.write
+    rows = write.node("Shape", "input_ids", end=1)
+    ids = write.node("Expand", "prefix", write.node("Concat", rows, write.whole(1), axis=0))
+    return Beginning(ids, _nothing(parts, rows))
+
+
+def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> list[onnx.ValueInfoProto]:
     """Append the loop to the graph that has encoded a source; returns what it puts out.
 
     It stands outside of any branch, for onnxruntime rearranges the weights of products, which makes them four times as
@@ -29,10 +47,8 @@ def write_greedily(parts: Standard, operators: Operators) -> list[onnx.ValueInfo
     source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
     body = operators(parts.plan, Writer(write.weights, write.stored, BRANCH, left | source))
     step(body)
-    rows = write.node("Shape", "input_ids", end=1)
-    ids = write.node("Expand", "prefix", write.node("Concat", rows, write.whole(1), axis=0))
-    ended = write.node("Expand", write.store("not_ended", np.array([False])), rows)
-    carried = [ids, "positions", ended, *_nothing(parts, rows)]
+    ended = write.node("Expand", write.store("not_ended", np.array([False])), write.node("Shape", "input_ids", end=1))
+    carried = [start.ids, "positions", ended, *start.pasts]
     *_, tokens, highest = write.nodes_of(
         "Loop", "turns", "", *carried, outputs=len(carried) + 2, body=_turn(body, pasts)
     )

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.decoding import Decoding
+from export.looped import fits_loop
 from export.parity import Batch, ParityResult, awkward_batches, compare
 from export.runtime import Translator
-from export.steps import fits_loop
 
 TEXTS = 60  # so many are translated whole; torch takes a while
 ROWS = 15  # odd, so that no shape in the graph can rest on a round number
@@ -88,11 +88,20 @@ def _share(model: nn.Module, translator: Translator, batches: Sequence[Batch], r
         found = translator.translate_ids(batch["input_ids"], batch["attention_mask"], rules)
         ways = [[each[0].tokens for each in found]]
         if fits_loop(rules, 1, scored=False):
-            alone = translator.engine.write(batch["input_ids"], batch["attention_mask"], rules)
-            ways.append([each.tokens for each in alone])
+            ways.append(_looped(translator, batch, rules))
         same += sum(all(tokens == wanted for tokens in each) for *each, wanted in zip(*ways, expected, strict=True))
         count += len(expected)
     return same / count if count else 1.0
+
+
+def _looped(translator: Translator, batch: Batch, rules: Decoding) -> list[list[int]]:
+    """What a loop of the graph writes; a search is of one sentence."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    if rules.beams == 1:
+        found = translator.engine.write(ids, mask, rules)
+    else:
+        found = [translator.engine.write(ids[[row]], mask[[row]], rules)[0] for row in range(len(ids))]
+    return [each[0].tokens for each in found]
 
 
 def generate(model: nn.Module, ids: Ids, mask: Ids, rules: Decoding) -> list[list[int]]:

@@ -14,7 +14,8 @@ from export.bundle import Bundle
 from export.decode import search
 from export.decoding import Decoding, read_decoding
 from export.hypotheses import Hypothesis
-from export.steps import Engine, fits_loop, open_engine
+from export.looped import fits_loop
+from export.steps import Engine, open_engine
 from export.texts import Limits, TextReader, Tokens, check_texts, open_reader
 
 WINDOW = 4096  # so many texts are tokenized and sorted together; bounds the memory of a long list
@@ -115,7 +116,7 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Hypotheses for sources that are already ids, `(texts, length)` with a mask of the same shape."""
         if fits_loop(rules, len(ids), scored):
-            return [[each] for each in self.engine.write(ids, mask, rules)]
+            return self.engine.write(ids, mask, rules, n_best)
         step = self.engine.start(ids, mask)
         words = step.words
         if words is None:
