@@ -150,12 +150,12 @@ def _answers(graph: onnx.ModelProto, bundle: Bundle, texts: Sequence[Text]) -> b
 
 
 def narrowed(plan: Plan, weights: Weights, wide: bool) -> Weights:
-    """The weights as `Half` wants them.
+    """The weights as `Half` wants them; numbers that a graph has beside them are not weights.
 
     Raises:
         BundleError: naming those that are too large for float16.
     """
-    kept = UNNARROWED if wide else ("norm",) if plan.root_norm else ()
+    kept = ("real.", *(UNNARROWED if wide else ("norm",) if plan.root_norm else ()))
     found = {
         name: array if array.dtype != np.float32 or any(part in name for part in kept) else _float16(array)
         for name, array in weights.items()

@@ -106,8 +106,8 @@ def blocks(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDA
     size, most = BLOCKS[bits], 2 ** (bits - 1) - 1
     outputs, inputs = rows.shape
     filled = np.pad(rows, ((0, 0), (0, -inputs % size))).reshape(outputs, -1, size)
-    highest = np.abs(filled).max(-1, keepdims=True)
-    scales = np.where(highest > 0, highest / most, 1).astype(np.float32)
+    steps = np.abs(filled).max(-1, keepdims=True) / np.float32(most)
+    scales = np.where(steps > 0, steps, 1).astype(np.float32)
     numbers = (np.clip(np.rint(filled / scales), -most, most) + most + 1).astype(np.uint8)
     if bits == 4:
         numbers = numbers[..., ::2] | numbers[..., 1::2] << 4

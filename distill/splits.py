@@ -35,7 +35,7 @@ def near_duplicates(texts: Sequence[str]) -> NDArray[np.int64]:
     unique, positions = np.unique(np.array(texts, dtype=object), return_inverse=True)
     if not any(re.search(r"\w", text[:BEGINNING]) for text in unique):
         return positions.astype(np.int64)
-    words = _words(unique)
+    words = _words(list(unique))
     left, right = _pairs(words, len(unique))
     edges = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(unique), len(unique)))
     _, groups = connected_components(edges, directed=False)

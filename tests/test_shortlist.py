@@ -91,7 +91,8 @@ def test_a_shortlist_of_all_words_changes_nothing(kind: str, operators: Any, bea
     ids, mask = source_batch(model)
     rules = replace(RULES, beams=beams, suppressed=(3, 11))
     assert answers(listed, ids, mask, rules) == answers(whole, ids, mask, rules)
-    assert listed.write(ids[:1], mask[:1], rules) == whole.write(ids[:1], mask[:1], rules)
+    found, expected = (engine.write(ids[:1], mask[:1], rules)[0] for engine in (listed, whole))
+    assert [each.tokens for each in found] == [each.tokens for each in expected]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
