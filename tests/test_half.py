@@ -1,4 +1,4 @@
-"""Float16 forms of graphs. onnxruntime computes them on the CPU with float16 between its operators."""
+"""Float16 forms of graphs. On the CPU onnxruntime computes them in float32, so overflow is looked for elsewhere."""
 
 from __future__ import annotations
 
