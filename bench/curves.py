@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bench.compare import Interval
+from bench.plots import FAINT, GRID, INK
 from bench.words import colour, name_of, search_of, tick
 from distill.report import Latency, Report
 
 LEAST = 3
 """Points of a line that is worth drawing."""
-INK, FAINT, GRID = "#1f2430", "#69707d", "#e6e8ec"
 MARKERS = "osD^vPX*"
 
 
@@ -31,12 +30,6 @@ class Curve:
     precision: str
     sizes: tuple[int, ...]
     latency: tuple[Interval, ...]
-
-    @property
-    def steepest(self) -> float:
-        """How much faster than its size the latency grows, between two neighbours, at most; 1: in proportion."""
-        pairs = list(zip(self.sizes, self.latency, strict=True))
-        return max((b.value / a.value) / (larger / size) for (size, a), (larger, b) in pairwise(pairs))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bench.peers import environments
-from compress.against_peers import LARGE, OWN_FILE, SHORTLIST, SMALL, Shape, _mapped, goals, translation, work_of
+from compress.against_peers import _mapped, translation
 from compress.large_translation import sentences
+from compress.peer_goals import LARGE, OWN_FILE, SHORTLIST, SMALL, Shape, goals, work_of
 from distill.progress import Bars
 from distill.report import Latency, Report, Size
 from export.seq2seq.stacks import COMMON, NEAR

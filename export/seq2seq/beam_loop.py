@@ -11,12 +11,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.graphs.operators import FLOAT, Operators, Standard
-from export.graphs.writer import Writer, value
-from export.seq2seq.loop import Beginning
-from export.seq2seq.stacks import has_shortlist, layer_names, step
+from export.graphs.writer import value
+from export.hypotheses import UNLIKELY as LOW
+from export.seq2seq.loop import Beginning, step_of
+from export.seq2seq.stacks import has_shortlist
 
 BRANCH = "beam"
-UNLIKELY = -1e9
+UNLIKELY = float(LOW)
 INPUTS = [
     value("beam_turns", TensorProto.INT64, []),
     value("beam_scores", FLOAT, ["beams"]),
@@ -36,12 +37,7 @@ OUTPUTS = [
 
 def write_beams(parts: Standard, operators: Operators, begin: Beginning) -> None:
     """Append the loop to the graph that has encoded a source; a run without beams passes it by."""
-    write, layers = parts.write, len(parts.plan.decoder_heads)
-    pasts = layer_names("past_", layers)
-    left = {name: f"{BRANCH}.{name}" for name in ("input_ids", "positions", *pasts)}
-    source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
-    body = operators(parts.plan, Writer(write.weights, write.stored, BRANCH, left | source))
-    step(body)
+    write, (body, pasts) = parts.write, step_of(parts, operators, BRANCH)
     none = helper.make_tensor("none", FLOAT, [1], [UNLIKELY])
     unfinished = write.node("ConstantOfShape", write.node("Shape", "beam_scores"), value=none)
     carried = ["beam_scores", unfinished, begin.ids, "positions", *begin.pasts]

@@ -41,12 +41,7 @@ def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> l
     It stands outside of any branch, for onnxruntime rearranges the weights of products, which makes them four times as
     fast, in the graph and one level below. A step passes it by with no turns, and without a past to copy.
     """
-    write, layers = parts.write, len(parts.plan.decoder_heads)
-    pasts = layer_names("past_", layers)
-    left = {name: f"{BRANCH}.{name}" for name in ("input_ids", "positions", *pasts)}
-    source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
-    body = operators(parts.plan, Writer(write.weights, write.stored, BRANCH, left | source))
-    step(body)
+    write, (body, pasts) = parts.write, step_of(parts, operators, BRANCH)
     ended = write.node("Expand", write.store("not_ended", np.array([False])), write.node("Shape", "input_ids", end=1))
     carried = [start.ids, "positions", ended, *start.pasts]
     *_, tokens, highest = write.nodes_of(
@@ -58,6 +53,17 @@ def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> l
         value("tokens", TensorProto.INT64, ["written", "written_rows"]),
         value("highest", TensorProto.FLOAT, ["written", "written_rows"]),
     ]
+
+
+def step_of(parts: Standard, operators: Operators, branch: str) -> tuple[Standard, list[str]]:
+    """The step that the body of a loop begins with, and the names of its keys and values so far."""
+    write, layers = parts.write, len(parts.plan.decoder_heads)
+    pasts = layer_names("past_", layers)
+    left = {name: f"{branch}.{name}" for name in ("input_ids", "positions", *pasts)}
+    source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
+    body = operators(parts.plan, Writer(write.weights, write.stored, branch, left | source))
+    step(body)
+    return body, pasts
 
 
 def _nothing(parts: Standard, rows: str) -> list[str]:
