@@ -5,7 +5,8 @@ One line per architecture: everything that prunes, resizes or exports reads this
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -145,6 +146,17 @@ def layers(model: nn.Module) -> list[Layer]:
 def model_config(model: nn.Module) -> Any:
     """The model's transformers config."""
     return cast(Any, model).config
+
+
+@contextlib.contextmanager
+def attention(model: nn.Module, name: str) -> Iterator[None]:
+    """Switch the model's attention for a while: "eager", "sdpa"."""
+    before = model_config(model)._attn_implementation
+    cast(Any, model).set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        cast(Any, model).set_attn_implementation(before)
 
 
 def record_sizes(model: nn.Module) -> None:

@@ -34,9 +34,7 @@ def muon(model: nn.Module, args: TrainingArguments) -> torch.optim.Optimizer:
         {**adamw, "params": [weight for weight in rest if weight.ndim > 1]},
         {**adamw, "params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    found: torch.optim.Optimizer = SharedMuon(
-        [group for group in groups if group["params"]], use_adjusted_lr=True, ns_method="gram_newton_schulz"
-    )
+    found: torch.optim.Optimizer = SharedMuon([group for group in groups if group["params"]], use_adjusted_lr=True)
     return found
 
 

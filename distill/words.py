@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from distill.number_types import has_bf16
 from distill.task import Task
 from distill.token_batches import collate_pairs, encode_pairs, lengths
 from distill.translate import by_length
@@ -97,7 +98,8 @@ def ask_words(
     rows = encode_pairs(tokenizer, texts, translations, task)
     found: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
-    with torch.inference_mode():
+    half = torch.autocast(device.type, torch.bfloat16, enabled=has_bf16())  # as exact as the float16 that is kept needs
+    with torch.inference_mode(), half:
         for batch in by_length([int(size) for size in lengths(rows).sum(axis=1)], max_batch_tokens):
             inputs = collate_pairs(tokenizer.pad_token_id, model, [rows[row] for row in batch])
             known = ("input_ids", "attention_mask", "decoder_input_ids")

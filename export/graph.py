@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from distill.checkpoint import load_model, load_tokenizer, open_checkpoint
 from distill.data import Split
 from distill.errors import CheckpointError
 from distill.files import new_folder
-from distill.layers import model_config
+from distill.layers import attention, model_config
 from distill.task import Task
 from export import exportable
 from export.bundle import CARD, Bundle, read_bundle
@@ -128,7 +128,7 @@ def _traced(model: nn.Module, opset: int) -> onnx.ModelProto:
     names = inputs_of(model)
     sample = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)  # neither 1 nor equal: each size stays free
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with _attention(model, "eager"), _quiet():
+    with attention(model, "eager"), _quiet():
         program = torch.onnx.export(
             _Logits(model.float()).eval(),
             sample,
@@ -149,17 +149,6 @@ def _traced(model: nn.Module, opset: int) -> onnx.ModelProto:
 def inputs_of(model: nn.Module) -> tuple[str, ...]:
     """The inputs that this model reads: segments only where it tells them apart."""
     return INPUTS if (getattr(model_config(model), "type_vocab_size", 0) or 0) > 1 else INPUTS[:2]
-
-
-@contextlib.contextmanager
-def _attention(model: nn.Module, name: str) -> Iterator[None]:
-    """Switch the model's attention for a while."""
-    before = model_config(model)._attn_implementation
-    cast(Any, model).set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        cast(Any, model).set_attn_implementation(before)
 
 
 @contextlib.contextmanager

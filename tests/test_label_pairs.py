@@ -95,7 +95,7 @@ def test_words_are_the_teachers_at_the_words_of_the_translation(teacher: Teacher
         logs = (logits / 2.0).log_softmax(-1)
         pieces, stored = found.words.of(place)
         assert pieces.shape == (len(row["labels"]), 4)
-        assert torch.from_numpy(stored[:, :4]).allclose(logs.gather(-1, torch.from_numpy(pieces)), atol=0.01)
+        assert torch.from_numpy(stored[:, :4]).allclose(logs.gather(-1, torch.from_numpy(pieces)), atol=0.05)
         others = logs.exp().sum(-1) - logs.gather(-1, torch.from_numpy(pieces)).exp().sum(-1)
         assert torch.from_numpy(stored[:, 4]).exp().allclose(others, atol=0.01)
 
