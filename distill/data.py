@@ -197,15 +197,17 @@ def _dataset(parts: Parts, task: Task, form: Form, inputs: Inputs, notes: Notes)
     notes.counts["sources"] = {
         part: {"name": table.name, "sha256": inputs.sums.get(part)} for part, table in inputs.tables.items()
     }
-    return Dataset(task, splits, _fingerprint(task, splits, inputs.sums), notes.counts, tuple(notes.warnings))
+    every, labelled = (_fingerprint(task, splits, inputs.sums, left_out) for left_out in (None, "unlabelled"))
+    return Dataset(task, splits, every, notes.counts, tuple(notes.warnings), labelled)
 
 
-def _fingerprint(task: Task, splits: Mapping[str, Split], sums: Mapping[str, str]) -> str:
+def _fingerprint(task: Task, splits: Mapping[str, Split], sums: Mapping[str, str], left_out: str | None) -> str:
     """sha256 over the task, every row and every source file: what was made from other data has another one."""
     digest = hashlib.sha256()
     told = ({"pair": None} if task.kind == "classification" else {}) | task.to_json()
-    for value in (told, dict(sums)):
+    for value in (told, {name: value for name, value in sums.items() if name != left_out}):
         digest.update(json.dumps(value, sort_keys=True).encode())
     for name, split in splits.items():
-        digest.update(json.dumps([name, split.ids, split.labels]).encode())
+        if name != left_out:
+            digest.update(json.dumps([name, split.ids, split.labels]).encode())
     return digest.hexdigest()

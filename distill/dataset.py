@@ -38,13 +38,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits `train`, `validation`, `test` and perhaps `unlabelled`; what was noticed while making them."""
+    """The splits `train`, `validation`, `test` and perhaps `unlabelled`; what was noticed while making them.
+
+    `labelled_fingerprint` leaves the unlabelled rows out, of which a teacher learns nothing.
+    """
 
     task: Task
     splits: Mapping[str, Split]
     fingerprint: str
     notes: Mapping[str, Any]
     warnings: tuple[str, ...]
+    labelled_fingerprint: str = ""
 
 
 @dataclass

@@ -59,7 +59,8 @@ def teach_step(opened: Run) -> run.Step:
     recipe, kind = opened.recipe, opened.dataset.task.kind
     source = opened.source(recipe.teacher.model, recipe.teacher.config)
     given = {"seed": recipe.seed, "teacher": settings(recipe.teacher, kind), **KINDS[kind].teacher_settings(recipe)}
-    return opened.step("teach", "teacher", given, {"model": model_sum(source)} if source else {})
+    inputs = {"model": model_sum(source)} if source else {}
+    return opened.step("teach", "teacher", given, {"data": opened.dataset.labelled_fingerprint, **inputs})
 
 
 def run_teach(opened: Run) -> Manifest:

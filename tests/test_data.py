@@ -172,6 +172,13 @@ def test_the_fingerprint_covers_task_rows_and_files(tmp_path: Path) -> None:
     assert len({first, *others}) == 5
 
 
+def test_unlabelled_rows_are_in_one_of_the_fingerprints(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", rows(40))
+    (tmp_path / "more.txt").write_text("one more text\nand another\n")
+    without, found = load(tmp_path, source="a.csv"), load(tmp_path, source="a.csv", unlabelled="more.txt")
+    assert without.fingerprint == without.labelled_fingerprint == found.labelled_fingerprint != found.fingerprint
+
+
 def test_a_dataset_is_frozen(tmp_path: Path) -> None:
     dataset = load(tmp_path, source=write(tmp_path / "a.csv", rows(40)))
     with pytest.raises(dataclasses.FrozenInstanceError):
