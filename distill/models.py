@@ -33,12 +33,12 @@ def chosen_layers(layers: int | Sequence[int] | None, total: int, key: str = "la
     """The teacher's layers that the student gets; left out: half of them. `key` is the recipe's name for them.
 
     Raises:
-        RecipeError: a layer that is not there, or one named twice.
+        RecipeError: a layer that is not there.
     """
     if isinstance(layers, Sequence):
         wrong = [str(i) for i in layers if not 0 <= i < total]
-        if wrong or not layers or len(set(layers)) != len(layers):
-            raise RecipeError(f"student.{key}: expected different numbers from 0 to {total - 1}, found {list(layers)}")
+        if wrong or not layers:
+            raise RecipeError(f"student.{key}: expected numbers from 0 to {total - 1}, found {list(layers)}")
         return list(layers)
     kept = max(1, total // 2) if layers is None else layers
     if kept > total:

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distill.sections import CLASSIFICATION, TRANSLATION, Count, Different, Fraction, Positive, Section
+from distill.sections import CLASSIFICATION, TRANSLATION, Count, Fraction, Positive, Section
 
 ModelConfig = str | dict[str, Any]
 """The path of a config.json, or its keys."""
-CopiedLayers = Positive | Annotated[tuple[Count, ...], Field(min_length=1), Different]
+CopiedLayers = Positive | Annotated[tuple[Count, ...], Field(min_length=1)]
 """How many of a teacher's layers, or which ones."""
 
 
@@ -191,7 +191,8 @@ class StudentRecipe(DistillationRecipe):
     )
     encoder_layers: CopiedLayers | None = Field(
         None,
-        description="how many encoder layers are copied, evenly spaced, or which ones (counted from 0); left out: all",
+        description="how many encoder layers are copied, evenly spaced, or which ones (counted from 0; named twice, "
+        "copied twice); left out: all",
         json_schema_extra=TRANSLATION,
     )
     decoder_layers: CopiedLayers | None = Field(

@@ -59,6 +59,7 @@ def test_evenly_spaced_layers_are_different_and_reach_both_ends(numbers: tuple[i
         (4, 4, [0, 1, 2, 3]),
         ((5, 0), 6, [5, 0]),
         ((2,), 6, [2]),
+        ((1, 1, 5), 6, [1, 1, 5]),
     ],
 )
 def test_chosen_layers(layers: int | tuple[int, ...] | None, total: int, expected: list[int]) -> None:
@@ -69,9 +70,8 @@ def test_chosen_layers(layers: int | tuple[int, ...] | None, total: int, expecte
     ("layers", "message"),
     [
         (7, "7 layers cannot be copied from a teacher of 6"),
-        ((0, 6), r"different numbers from 0 to 5, found \[0, 6\]"),
+        ((0, 6), r"numbers from 0 to 5, found \[0, 6\]"),
         ((-1,), r"from 0 to 5, found \[-1\]"),
-        ((1, 1), r"different numbers .* found \[1, 1\]"),
         ((), r"found \[\]"),
     ],
 )

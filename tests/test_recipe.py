@@ -228,7 +228,6 @@ def test_labels_that_are_not(tmp_path: Path, text: str) -> None:
         ("data: {source: a, test: b}", "go with `train`"),
         ("student: {layers: 0}", "student.layers"),
         ("student: {layers: []}", "student.layers"),
-        ("student: {layers: [1, 1]}", "student.layers"),
         ("student: {layers: [-1]}", "student.layers"),
         ("student: {model: a, layers: 2}", "give one start"),
         ("student: {model: a, config: b}", "give one start"),
