@@ -121,7 +121,7 @@ def _likeliest(logits: torch.Tensor, kept: int) -> tuple[NDArray[np.int64], NDAr
     """The first `kept` pieces of each word, their log-probabilities and that of the others, from `(words, pieces)`."""
     logs = functional.log_softmax(logits, dim=-1)
     best, pieces = logs.topk(min(kept, logs.shape[-1] - 1), dim=-1)
-    others = logs.scatter(-1, pieces, -torch.inf).logsumexp(dim=-1)
+    others = logs.scatter_(-1, pieces, -torch.inf).logsumexp(dim=-1)
     half = [value.clamp(min=SMALLEST).cpu().numpy().astype(np.float16) for value in (best, others)]
     return pieces.cpu().numpy(), half[0], half[1]
 
