@@ -13,8 +13,6 @@ from torch import nn
 
 from distill.layers import attention
 
-FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
-
 
 def capabilities() -> Mapping[str, object]:
     """The processor's name and instructions, as torch calls them: `amx_bf16`, `avx512_bf16`, `cpu_name`…"""
@@ -40,8 +38,8 @@ def multiplies_bf16(processor: Mapping[str, object]) -> bool:
 def fastest(processor: Mapping[str, object]) -> torch.dtype:
     """The type of the fastest products; types that a processor has none for are up to fifty times slower."""
     if processor.get("avx512_fp16") or processor.get("amx_fp16"):
-        return FLOAT16
-    return BFLOAT16 if multiplies_bf16(processor) else FLOAT32
+        return torch.float16
+    return torch.bfloat16 if multiplies_bf16(processor) else torch.float32
 
 
 def fast_attention(model: nn.Module, *, bf16: bool) -> contextlib.AbstractContextManager[None]:
