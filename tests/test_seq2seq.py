@@ -192,9 +192,7 @@ def test_left_out_all_encoder_layers_and_half_of_the_decoder_are_copied(tokenize
     assert (config.encoder_layers, config.decoder_layers) == (4, 2)
     with pytest.raises(RecipeError, match=r"student\.decoder_layers: 5 layers cannot be copied from a teacher of 4"):
         copied_seq2seq(tiny("marian", tokenizer), None, 5)
-    with pytest.raises(
-        RecipeError, match=r"student\.encoder_layers: expected numbers from 0 to 3, found \[4\]"
-    ):
+    with pytest.raises(RecipeError, match=r"student\.encoder_layers: expected numbers from 0 to 3, found \[4\]"):
         copied_seq2seq(tiny("marian", tokenizer), (4,), 1)
 
 
