@@ -44,7 +44,7 @@ class TrainingRecipe(Section):
         "weights themselves",
     )
     optim: str = Field("adamw_torch_fused", description="the optimiser: muon, or one of Trainer's")
-    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where the processor has it")
+    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto: where it is faster")
     fp16: bool = Field(False, description="float16 autocast (GPUs)")
     early_stopping_patience: int = Field(0, ge=0, description="stop after this many evaluations without gain; 0: never")
     eval_strategy: Literal["epoch", "steps"] = Field("epoch", description="when to validate and save")
