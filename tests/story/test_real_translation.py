@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe["teacher"]["config"] |= SMALL
     changes = {"num_train_epochs": 12, "tokens_per_batch": 1500, "warmup_steps": 30, "learning_rate": 5e-3}
     recipe["teacher"]["training"] |= {**changes, "eval_strategy": "steps", "eval_steps": 1000}
-    recipe["student"]["training"] |= {**changes, "num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 1000}
+    recipe["student"]["training"] |= {**changes, "num_train_epochs": 4, "max_steps": -1, "eval_steps": 1000}
     recipe["bench"] = {"batch_sizes": [1], "threads": [1], "seconds_per_cell": 0.1, "max_rounds": 5}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     ended = start("compress", "run", folder / "recipe.yaml", "-o", folder / "run", watched=folder).end(seconds=1800)
