@@ -125,9 +125,28 @@ def _with_ranges(
             activation_type=activations,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(PRODUCTS), **options},
+            nodes_to_exclude=_of_activations(graph),  # `MatMulConstBOnly` does nothing here
+            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS), **options},
         )
-        return _read(path)
+        return _rounded_for_products(_read(path))
+
+
+def _of_activations(graph: onnx.ModelProto) -> list[str]:
+    """The names of the products that have no stored weight: attention's."""
+    stored = {value.name for value in graph.graph.initializer}
+    return [node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.input[1] not in stored]
+
+
+def _rounded_for_products(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Let all but products read values as they were before rounding: onnxruntime hands the rounded ones to sums, too."""
+    made = {output: node for node in graph.graph.node for output in node.output}
+    for node in graph.graph.node:
+        if node.op_type in (*PRODUCTS, "QuantizeLinear", "DequantizeLinear"):
+            continue
+        for index, name in enumerate(node.input):
+            if name in made and made[name].op_type == "DequantizeLinear" and made[name].input[0] in made:
+                node.input[index] = made[made[name].input[0]].input[0]
+    return graph
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]

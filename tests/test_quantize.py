@@ -123,6 +123,21 @@ def test_tensorrt_gets_ranges_around_zero(bundle: Bundle, settings: QuantizeReci
     assert any(np.abs(value).max() == 127 for value in stored.values() if value.dtype == np.int8 and value.ndim == 2)
 
 
+@pytest.mark.parametrize("device", ["cpu", "tensorrt"])
+def test_only_products_with_a_stored_weight_read_rounded_values(
+    device: str, bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path
+) -> None:
+    update = {"device": device, "methods": ("static",) if device == "cpu" else None}
+    made = quantize(bundle, tmp_path / "bundle", dataset(), settings.model_copy(update=update)).bundle
+    graph = onnx.load(made.model_path).graph
+    stored = {value.name for value in graph.initializer}
+    opened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    weights = {name for name, source in opened.items() if source in stored}
+    readers = [node for node in graph.node if any(opened.get(name, "") not in ("", *stored) for name in node.input)]
+    assert len(readers) >= 19
+    assert all(node.op_type in ("MatMul", "Gemm") and node.input[1] in weights for node in readers)
+
+
 def test_both_methods_are_tried_and_the_better_one_is_kept(
     bundle: Bundle, settings: QuantizeRecipe, tmp_path: Path
 ) -> None:
