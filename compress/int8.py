@@ -138,7 +138,7 @@ def _of_activations(graph: onnx.ModelProto) -> list[str]:
 
 
 def _rounded_for_products(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Let all but products read values as they were before rounding: onnxruntime hands the rounded ones to sums, too."""
+    """Let all but products read values as they were before rounding; onnxruntime gives sums the rounded ones, too."""
     made = {output: node for node in graph.graph.node for output in node.output}
     for node in graph.graph.node:
         if node.op_type in (*PRODUCTS, "QuantizeLinear", "DequantizeLinear"):
