@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from export.decoding import Decoding
 from export.hypotheses import UNLIKELY, Hypothesis, Ids, Logits, Step, forbid, hypothesis, log_sums
 
-CHUNK = 64
+CHUNK = 8
 
 Flags = NDArray[np.bool_]
 
@@ -109,29 +109,29 @@ def _only(forced: int, rows: int) -> tuple[Ids, Logits]:
 
 
 def _likeliest(logits: Logits, count: int, sums: Logits) -> tuple[Ids, Logits]:
-    """The `count` likeliest tokens of each row in their own order, so that the lower one wins a tie `(rows, count)`.
-
-    The highest of a row lie in those of its chunks whose maximum is highest, so that few values have to be compared.
-    """
-    rows, vocabulary = logits.shape
-    chunks = vocabulary // CHUNK
-    offsets = np.arange(rows)[:, None]
-    if chunks <= 2 * count:
-        tokens = _highest(logits, count)
-    else:
-        maxima = logits[:, : chunks * CHUNK].reshape(rows, CHUNK, chunks).max(1)
-        inside = (_highest(maxima, count)[:, None] + chunks * np.arange(CHUNK)[:, None]).reshape(rows, -1)
-        rest = np.arange(chunks * CHUNK, vocabulary)[None].repeat(rows, 0)
-        places = np.concatenate([inside, rest], 1)
-        tokens = places[offsets, _highest(logits[offsets, places], count)]
+    """The `count` likeliest tokens of each row in their own order, so that the lower one wins a tie `(rows, count)`."""
+    tokens = _highest(logits, count)
     tokens.sort(1)
-    return tokens, logits[offsets, tokens] - sums[:, None]
+    return tokens, np.take_along_axis(logits, tokens, 1) - sums[:, None]
 
 
 def _highest(values: Logits, count: int) -> Ids:
-    """Where the `count` highest of each row stand, in no order `(rows, count)`."""
-    least = max(0, values.shape[1] - count)
-    return values.argpartition(least, 1)[:, least:]
+    """Where the `count` highest of each row stand, in no order `(rows, count)`.
+
+    They lie in those of a row's chunks whose maximum is highest, so that few values have to be compared; these maxima
+    are found in the same way.
+    """
+    rows, width = values.shape
+    chunks = width // CHUNK
+    if chunks <= 2 * count:
+        least = max(0, width - count)
+        return values.argpartition(least, 1)[:, least:]
+    maxima = values[:, : chunks * CHUNK].reshape(rows, CHUNK, chunks).max(1)
+    inside = (_highest(maxima, count)[:, None] + chunks * np.arange(CHUNK)[:, None]).reshape(rows, -1)
+    rest = np.arange(chunks * CHUNK, width)[None].repeat(rows, 0)
+    places = np.concatenate([inside, rest], 1)
+    found = np.take_along_axis(values, places, 1)
+    return np.take_along_axis(places, found.argpartition(-count, 1)[:, -count:], 1)
 
 
 def _advance(beams: Beams, found: Candidates, position: int, rules: Decoding) -> tuple[Beams, Ids]:

@@ -15,6 +15,7 @@ Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 UNLIKELY = np.float32(-1e9)  # transformers' value for what must not be chosen
 CACHED = 2**17  # so many floats stay in the second-level cache
+LEAST = np.float32(1e-20)  # smaller sums of powers may have lost some of them
 
 
 class Step(Protocol):
@@ -76,20 +77,32 @@ def _forbid_repeats(logits: Logits, written: Ids, size: int) -> None:
 def log_sums(logits: Logits) -> Logits:
     """What has to be taken from logits `(rows, vocabulary)` to make them log-probabilities `(rows,)`.
 
-    A few rows at a time, which stay in the processor's cache from one pass to the next.
+    The highest logit of a row is first taken from the others only where their powers would leave the range of floats.
 
     Raises:
         BundleError: they are not finite.
     """
+    sums = _power_sums(logits)
+    if ((sums > LEAST) & (sums < np.inf)).all():
+        return np.log(sums)
     highest = logits.max(-1, keepdims=True)
+    sums = np.asarray(np.log(_power_sums(logits, highest)) + highest[:, 0], np.float32)
+    require_numbers(sums)
+    return sums
+
+
+def _power_sums(logits: Logits, highest: Logits | None = None) -> Logits:
+    """The sum of e to the power of each logit, less the `highest` `(rows, 1)` if given, for each row.
+
+    A few rows at a time, which stay in the processor's cache from one pass to the next.
+    """
     sums = np.empty(len(logits), np.float32)
     at_once = max(1, CACHED // max(1, logits.shape[1]))
-    for start in range(0, len(logits), at_once):
-        part = slice(start, start + at_once)
-        powers = logits[part] - highest[part]
-        np.exp(powers, out=powers).sum(-1, out=sums[part])
-    sums = np.asarray(np.log(sums) + highest[:, 0], np.float32)
-    require_numbers(sums)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(logits), at_once):
+            part = slice(start, start + at_once)
+            powers = np.exp(logits[part] if highest is None else logits[part] - highest[part])
+            np.einsum("ij->i", powers, out=sums[part])  # in half of the time that `sum` takes
     return sums
 
 

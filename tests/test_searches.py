@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from distill.errors import BundleError
 from export.beams import _likeliest
 from export.decode import search
 from export.decoding import Decoding
-from export.hypotheses import Ids, Logits
+from export.hypotheses import Ids, Logits, log_sums
 
 pytestmark = pytest.mark.runtime
 
@@ -157,3 +158,23 @@ def test_the_likeliest_are_the_highest(rows: int, vocabulary: int, count: int, s
     tokens, values = _likeliest(logits, count, np.zeros(rows, np.float32))
     np.testing.assert_array_equal(np.sort(values, 1), np.sort(logits, 1)[:, -count:])
     np.testing.assert_array_equal(np.take_along_axis(logits, tokens, 1), values)
+
+
+@pytest.mark.parametrize("shift", [0, 60, 1000, -60, -1000])
+def test_log_sums_are_those_of_wider_numbers(shift: float) -> None:
+    logits = (np.random.default_rng(3).normal(0, 5, (40, 5000)) + shift).astype(np.float32)
+    wide = logits.astype(np.float64)
+    highest = wide.max(-1)
+    wanted = highest + np.log(np.exp(wide - highest[:, None]).sum(-1))
+    np.testing.assert_allclose(log_sums(logits), wanted, rtol=2e-7, atol=1e-6)
+
+
+def test_log_sums_of_rows_far_from_each_other() -> None:
+    logits = np.array([[0, 0], [-500, -500], [500, 500]], np.float32)
+    np.testing.assert_allclose(log_sums(logits), np.array([0, -500, 500]) + np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_have_no_log_sum(bad: float) -> None:
+    with pytest.raises(BundleError), np.errstate(invalid="ignore"):
+        log_sums(np.array([[0, 1], [bad, 0]], np.float32))

@@ -14,7 +14,7 @@ from export.graphs.operators import FLOAT, Operators, Standard
 from export.graphs.writer import value
 from export.hypotheses import UNLIKELY as LOW
 from export.seq2seq.loop import Beginning, step_of
-from export.seq2seq.stacks import has_shortlist
+from export.seq2seq.stacks import has_shortlist, step
 
 BRANCH = "beam"
 UNLIKELY = float(LOW)
@@ -35,19 +35,21 @@ OUTPUTS = [
 ]
 
 
-def write_beams(parts: Standard, operators: Operators, begin: Beginning) -> None:
+def write_beams(parts: Standard, operators: Operators, start: Beginning) -> None:
     """Append the loop to the graph that has encoded a source; a run without beams passes it by."""
     write, (body, pasts) = parts.write, step_of(parts, operators, BRANCH)
+    step(body, start.padding, body.write.whole(1))
     none = helper.make_tensor("none", FLOAT, [1], [UNLIKELY])
     unfinished = write.node("ConstantOfShape", write.node("Shape", "beam_scores"), value=none)
-    carried = ["beam_scores", unfinished, begin.ids, "positions", *begin.pasts]
-    found = write.nodes_of("Loop", "beam_turns", "", *carried, outputs=len(carried) + 5, body=_turn(body, pasts))
+    carried = ["beam_scores", unfinished, start.ids, "positions", *start.pasts]
+    turn = _turn(body, pasts, start.after)
+    found = write.nodes_of("Loop", "beam_turns", "", *carried, outputs=len(carried) + 5, body=turn)
     for name, output in zip([found[1], found[0], *found[-5:]], OUTPUTS, strict=True):
         write.name_output(name, output.name)
 
 
-def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
-    """A step, its continuations, and what becomes of them, as the body of the loop."""
+def _turn(parts: Standard, pasts: list[str], first: str) -> onnx.GraphProto:
+    """A step, its continuations, and what becomes of them, as the body of the loop; the first stand at `first`."""
     write, node = parts.write, parts.write.node
     scores, width = f"{BRANCH}.scores", node("Shape", f"{BRANCH}.scores")
     twice = node("Mul", width, write.whole(2))
@@ -66,7 +68,7 @@ def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
     last_row = node("Sub", node("Shape", totals, end=1), write.whole(1))
     rows = node("Min", node("Gather", parents, order), last_row)
     ids = node("Unsqueeze", node("Gather", continuations, order), write.whole(1))
-    after = node("Add", node("Gather", "positions", write.whole(-1)), write.scalar(1))
+    after = node("Add", first, "number")
     caches = [node("Gather", name.replace("past_", f"{BRANCH}."), rows, axis=0) for name in pasts]
     inputs = [
         value("number", TensorProto.INT64, []),

@@ -27,7 +27,7 @@ inputs   step ()                                      whether this is a step
 outputs  logits (rows, vocabulary)                    of the last position of a step; else empty
          keys.N, values.N                             of a step: past and present; of encoding: the source's
          tokens (written, rows)                       written after encoding, until all rows have ended; else empty
-         highest (written, rows)                      their logits
+         highest (written, rows, 1)                   their logits
          finished, going (beams)                      of a search: scores of the best hypotheses, and of what went on
          continuations, parents (turns, 2 * beams)    what was looked at: tokens, and the beams they go on from
          order (turns, beams)                         which of these went on
@@ -65,10 +65,11 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
     """The graph of a translation model; `operators` say in which operators its parts are written."""
     stored: dict[str, NDArray[Any]] = {}
     encoding, stepping, whole = (operators(plan, Writer(weights, stored, name)) for name in ("encode", "step", "write"))
-    encode(encoding)
+    padding = whole.padding("attention_mask")
+    encode(encoding, padding)
     if stepping.selects:
         _select(stepping.write, len(plan.decoder_heads))
-    step(stepping)
+    step(stepping, padding, stepping.write.node("Shape", "attention_mask", end=1))
     outputs = [*_outputs(stepping), *(_shortlist_values(stepping, "") if has_shortlist(weights) else [])]
     for each in outputs[1 + 2 * len(plan.decoder_heads) :]:
         _leave_empty(stepping.write, each)
@@ -77,7 +78,7 @@ def build(plan: Plan, weights: Weights, opset: int, operators: Operators = Stand
         then_branch=_branch(stepping, outputs), else_branch=_branch(encoding, outputs),
     )  # fmt: skip
     whole.write.nodes.append(node)
-    start = begin(whole)
+    start = begin(whole, padding)
     outputs += write_greedily(whole, operators, start)
     write_beams(whole, operators, start)
     outputs += beam_loop.OUTPUTS

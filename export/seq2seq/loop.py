@@ -21,18 +21,24 @@ BRANCH = "turn"
 
 @dataclass(frozen=True)
 class Beginning:
-    """What every loop begins with: the prefix of each row `(rows, prefix)`, and keys and values of no tokens."""
+    """What every loop begins with, and what stays the same in all turns.
+
+    That is the prefix of each row `(rows, prefix)`, keys and values of no tokens, the place after the prefix `(1,)`,
+    and what attention wants of the source's mask.
+    """
 
     ids: str
     pasts: list[str]
+    after: str
+    padding: str
 
 
-def begin(parts: Standard) -> Beginning:
+def begin(parts: Standard, padding: str) -> Beginning:
     """Make what every loop begins with."""
     write = parts.write
     rows = write.node("Shape", "input_ids", end=1)
     ids = write.node("Expand", "prefix", write.node("Concat", rows, write.whole(1), axis=0))
-    return Beginning(ids, _nothing(parts, rows))
+    return Beginning(ids, _nothing(parts, rows), write.node("Shape", "prefix"), padding)
 
 
 def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> list[onnx.ValueInfoProto]:
@@ -42,28 +48,28 @@ def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> l
     fast, in the graph and one level below. A step passes it by with no turns, and without a past to copy.
     """
     write, (body, pasts) = parts.write, step_of(parts, operators, BRANCH)
-    ended = write.node("Expand", write.store("not_ended", np.array([False])), write.node("Shape", "input_ids", end=1))
+    step(body, start.padding)
+    rows = write.node("Concat", write.node("Shape", "input_ids", end=1), write.whole(1), axis=0)
+    ended = write.node("Expand", write.store("not_ended", np.array([False])), rows)
     carried = [start.ids, "positions", ended, *start.pasts]
     *_, tokens, highest = write.nodes_of(
-        "Loop", "turns", "", *carried, outputs=len(carried) + 2, body=_turn(body, pasts)
+        "Loop", "turns", "", *carried, outputs=len(carried) + 2, body=_turn(body, pasts, start.after)
     )
     write.name_output(tokens, "tokens")
     write.name_output(highest, "highest")
     return [
         value("tokens", TensorProto.INT64, ["written", "written_rows"]),
-        value("highest", TensorProto.FLOAT, ["written", "written_rows"]),
+        value("highest", TensorProto.FLOAT, ["written", "written_rows", 1]),
     ]
 
 
 def step_of(parts: Standard, operators: Operators, branch: str) -> tuple[Standard, list[str]]:
-    """The step that the body of a loop begins with, and the names of its keys and values so far."""
+    """What writes a step as the body of a loop, and the names of its keys and values so far."""
     write, layers = parts.write, len(parts.plan.decoder_heads)
     pasts = layer_names("past_", layers)
     left = {name: f"{branch}.{name}" for name in ("input_ids", "positions", *pasts)}
     source = {f"source_{name}": name for name in [*layer_names("", layers), *parts.output_parts]}
-    body = operators(parts.plan, Writer(write.weights, write.stored, branch, left | source))
-    step(body)
-    return body, pasts
+    return operators(parts.plan, Writer(write.weights, write.stored, branch, left | source)), pasts
 
 
 def _nothing(parts: Standard, rows: str) -> list[str]:
@@ -81,8 +87,8 @@ def _nothing(parts: Standard, rows: str) -> list[str]:
     return found
 
 
-def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
-    """A step and its choice, as the body of the loop."""
+def _turn(parts: Standard, pasts: list[str], first: str) -> onnx.GraphProto:
+    """A step and its choice, as the body of the loop; the first choice stands at the place `first`."""
     write = parts.write
     shortened = has_shortlist(write.weights)
     barred = write.node("Gather", "barred", "words") if shortened else "barred"
@@ -90,12 +96,9 @@ def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
     highest, chosen = write.nodes_of("TopK", allowed, write.whole(1), outputs=2, axis=1)
     if shortened:
         chosen = write.node("Gather", "words", chosen)
-    token = write.node("Squeeze", chosen, write.whole(1))
-    ended = write.node("Or", f"{BRANCH}.ended", write.node("Equal", token, "end"))
-    left = write.node("Cast", write.node("Not", ended), to=TensorProto.INT32)
-    going = write.node("Cast", write.node("ReduceMax", left, keepdims=0), to=TensorProto.BOOL)
-    last = write.node("Gather", "positions", write.whole(-1))
-    after = write.node("Add", last, write.scalar(1))
+    ended = write.node("Or", f"{BRANCH}.ended", write.node("Equal", chosen, "end"))
+    going = write.node("Not", write.node("ReduceMin", ended, keepdims=0))
+    after = write.node("Add", first, "number")
     caches = [name.replace("past_", f"{BRANCH}.") for name in pasts]
     inputs = [
         value("number", TensorProto.INT64, []),
@@ -111,7 +114,7 @@ def _turn(parts: Standard, pasts: list[str]) -> onnx.GraphProto:
         value(after, TensorProto.INT64),
         value(ended, TensorProto.BOOL),
         *(value(name, parts.real_type) for name in caches),
-        value(token, TensorProto.INT64, ["rows"]),
-        value(write.node("Squeeze", highest, write.whole(1)), TensorProto.FLOAT, ["rows"]),
+        value(write.node("Squeeze", chosen, write.whole(1)), TensorProto.INT64, ["rows"]),
+        value(highest, TensorProto.FLOAT, ["rows", 1]),
     ]
     return helper.make_graph(write.nodes, BRANCH, inputs, outputs)

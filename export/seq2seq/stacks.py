@@ -12,10 +12,9 @@ NEAR, COMMON = "shortlist.near", "shortlist.common"
 """Pieces `(vocabulary, n)` that each piece of a source may become, and those `(m,)` that any source may need."""
 
 
-def encode(parts: Standard) -> None:
-    """The source's keys and values for each layer of the decoder."""
-    plan, write = parts.plan, parts.write
-    padding, bias = parts.padding("attention_mask"), _source_bias(parts)
+def encode(parts: Standard, padding: str) -> None:
+    """The source's keys and values for each layer of the decoder; `padding` is what attention wants of the mask."""
+    plan, write, bias = parts.plan, parts.write, _source_bias(parts)
     states = parts.embed("input_ids", plan.encoder_table)
     if "encoder.positions" in write.weights:
         length = write.node("Shape", "input_ids", start=1)
@@ -31,11 +30,13 @@ def encode(parts: Standard) -> None:
         _shorten(parts)
 
 
-def step(parts: Standard) -> None:
-    """Logits of the last of the newest tokens, and keys and values of all so far."""
-    plan, write = parts.plan, parts.write
-    padding, bias = parts.padding("attention_mask"), _target_bias(parts)
-    folds = _folds(parts)
+def step(parts: Standard, padding: str, sentences: str = "") -> None:
+    """Logits of the last of the newest tokens, and keys and values of all so far.
+
+    `sentences` says how many these are the beams of, a vector of one number; without it each row is its own sentence.
+    """
+    plan, write, bias = parts.plan, parts.write, _target_bias(parts)
+    folds = _folds(parts, sentences) if sentences else {}
     states = parts.embed("input_ids", plan.decoder_table)
     if "decoder.positions" in write.weights:
         states = write.node("Add", states, write.node("Gather", write.weight("decoder.positions"), "positions"))
@@ -95,14 +96,14 @@ def _cross_width(parts: Standard, layer: int) -> int:
     return int(parts.write.weights[f"decoder.{layer}.cross.out.weight"].shape[0])
 
 
-def _folds(parts: Standard) -> dict[int, tuple[str, str]]:
+def _folds(parts: Standard, sentences: str) -> dict[int, tuple[str, str]]:
     """For each width of cross-attention, the shape that makes all beams of a sentence one target, and the one back.
 
     Beams of a sentence ask the same keys: as one longer target they need no copies of them.
     """
     write = parts.write
     widths = sorted({_cross_width(parts, layer) for layer in range(len(parts.plan.cross_heads))})
-    sentences, batch = write.node("Shape", "attention_mask", end=1), write.node("Shape", "input_ids")
+    batch = write.node("Shape", "input_ids")
     return {
         width: (
             write.node("Concat", sentences, write.whole(-1, width), axis=0),
@@ -115,13 +116,15 @@ def _folds(parts: Standard) -> dict[int, tuple[str, str]]:
 def _cross_attention(parts: Standard, layer: int, padding: str, folds: dict[int, tuple[str, str]]) -> Layer:
     """Attention of the target to the source."""
     stem, heads, write = f"decoder.{layer}.cross", parts.plan.cross_heads[layer], parts.write
-    folded, unfolded = folds[_cross_width(parts, layer)]
+    folded, unfolded = folds.get(_cross_width(parts, layer), ("", ""))
 
     def attend(states: str) -> str:
-        queries = write.node("Reshape", parts.product(states, f"{stem}.query"), folded)
+        queries = parts.product(states, f"{stem}.query")
+        if folded:
+            queries = write.node("Reshape", queries, folded)
         source = (f"source_keys.{layer}", f"source_values.{layer}")
         found = parts.cross_attention(queries, heads, source, padding)
-        return parts.product(write.node("Reshape", found, unfolded), f"{stem}.out")
+        return parts.product(write.node("Reshape", found, unfolded) if unfolded else found, f"{stem}.out")
 
     return attend
 
