@@ -26,6 +26,7 @@ from bench.peers.prepare import make_peer
 from compress import steps
 from compress.large_translation import sentences
 from compress.peer_goals import LARGE, OWN_FILE, PEERS, SHAPES, SHORTLIST, SMALL, Shape, goals, work_of
+from compress.peer_picture import ratios, write_ratios
 from compress.quantize import quantize
 from compress.shortlist import shortlist
 from compress.translation_int8 import write_int8
@@ -187,7 +188,7 @@ def _in_openvino(checkpoint: Path, static: Path, dataset: Dataset, target: Path)
 def against_peers(folder: Path, seconds: float, only: str | None) -> None:
     """Measure potstill beside OpenVINO, CTranslate2 and Optimum; models and reports are kept in FOLDER.
 
-    A work that is measured again takes the place of its rows in FOLDER/report.json.
+    A work that is measured again takes the place of its rows in FOLDER/report.json. FOLDER/ratios.png shows them all.
     """
     set_up_logging()
     quiet_libraries()
@@ -199,6 +200,8 @@ def against_peers(folder: Path, seconds: float, only: str | None) -> None:
     report = reduce(merge, [*before, *found])
     write_report(report, folder)
     write_text(folder / "report.md", goals(report) + "\n")
+    if shown := ratios(report):
+        write_ratios(shown, folder / "ratios.png")
     click.echo(goals(report))
 
 

@@ -1,7 +1,7 @@
 """Weights in 8 or 4 bits: `MatMulNBits`, with a scale for each block of a weight's inputs.
 
-An activation is rounded to 8 bits within the same blocks, each by its own range: little is lost, and nothing depends on
-what else is in the batch. Embedding tables have 8 bits either way.
+An activation is rounded to 8 bits within the same blocks, each by its own range: little is lost, and no range depends
+on what else is in the batch. Embedding tables have 8 bits either way.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ INTEGERS: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )
 FLOATS = ("tensor(float)", "tensor(float16)")
 LOG_ERRORS, LOG_NOTHING = 3, 4
+TOKENS_OF_A_THREAD = 512
+"""What a processor reads at once: of more, the states between layers leave its caches (docs/benchmarks.md)."""
 PROVIDER_TROUBLE = re.compile(r"CUDA|cuDNN|cuBLAS|TensorRT|ExecutionProvider", re.IGNORECASE)
 OPSET = re.compile(r"Opset (\d+) is under development.*?domain (\S+) is till opset (\d+)", re.DOTALL)
 IR = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
@@ -31,11 +33,15 @@ UNKNOWN = re.compile(r"error: (\S+) is not a registered function/op|No Op regist
 
 @dataclass(frozen=True)
 class Session:
-    """An open model with one output of `labels` logits; `dtypes` are those of the inputs it declares."""
+    """An open model with one output of `labels` logits; `dtypes` are those of the inputs it declares.
+
+    It reads `most_tokens` at once, padding included, or a single text; None: all there are.
+    """
 
     onnx: Any
     labels: int
     dtypes: Mapping[str, np.dtype[Any]]
+    most_tokens: int | None = None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits `(texts, labels)` of arrays `(texts, length)`; feeds what the model declares, as it declares it.
@@ -44,11 +50,20 @@ class Session:
             BundleError: onnxruntime gives up, or an answer has another shape or is not a number.
         """
         feed = {name: np.asarray(inputs[name], dtype) for name, dtype in self.dtypes.items()}
+        texts, length = feed["input_ids"].shape
+        rows = texts if self.most_tokens is None else max(1, self.most_tokens // max(1, length))
+        if rows >= texts:
+            return self._run(feed)
+        parts = (slice(start, start + rows) for start in range(0, texts, rows))
+        return np.concatenate([self._run({name: array[part] for name, array in feed.items()}) for part in parts])
+
+    def _run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits of texts that are read at once."""
         try:
             logits = self.onnx.run(None, feed)[0]
         except Exception as error:
             raise BundleError(f"the model failed: {line(error)}") from error
-        if logits.shape != (len(inputs["input_ids"]), self.labels):
+        if logits.shape != (len(feed["input_ids"]), self.labels):
             raise BundleError(f"the model answered {logits.shape}, expected {self.labels} logits a text")
         if not np.isfinite(logits).all():
             raise BundleError("the model answered with NaN or infinite logits: it is damaged or was trained to them")
@@ -65,7 +80,9 @@ def open_session(bundle: Bundle, model: bytes, provider: str, threads: int | Non
     """
     onnx = open_onnx(bundle, model, provider, threads)
     _check_signature(bundle, onnx.get_inputs(), onnx.get_outputs())
-    return Session(onnx, bundle.task.num_labels, {node.name: INTEGERS[node.type] for node in onnx.get_inputs()})
+    dtypes = {node.name: INTEGERS[node.type] for node in onnx.get_inputs()}
+    most = TOKENS_OF_A_THREAD * (threads or os.cpu_count() or 1) if provider == "cpu" else None
+    return Session(onnx, bundle.task.num_labels, dtypes, most)
 
 
 def open_onnx(bundle: Bundle, model: bytes, provider: str, threads: int | None, growing: bool = False) -> Any:

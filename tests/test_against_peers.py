@@ -12,6 +12,7 @@ from bench.peers import environments
 from compress.against_peers import _mapped, translation
 from compress.large_translation import sentences
 from compress.peer_goals import LARGE, OWN_FILE, SHORTLIST, SMALL, Shape, goals, work_of
+from compress.peer_picture import ratios, write_ratios
 from distill.progress import Bars
 from distill.report import Latency, Report, Size
 from export.seq2seq.stacks import COMMON, NEAR
@@ -60,6 +61,25 @@ def test_ours_is_compared_with_the_fastest_other_engine() -> None:
         "| encoder 6x384, 1x64, our static file in OpenVINO | 5.50 ms | openvino 5.00 ms | 1.10 [1.10, 1.10] | 1.05 |",
         "| translation 6-2x256, weights | 11.0 MB | ctranslate2 10.0 MB | 1.10 | 1.05 |",
     ]
+
+
+def test_a_picture_of_what_ran_beside_ours(tmp_path: Path) -> None:
+    latency = (
+        row(ENCODER, "onnxruntime", 4),
+        row(ENCODER, "onnxruntime", 2, 2.0, precision="fp32"),
+        row(ENCODER, "torch", 40, 0.15, precision="fp32"),
+        row(ENCODER, "openvino", 5, 0.8),
+        row(ENCODER, "openvino", 9, 0.4, precision="fp32"),
+        row(OWN_FILE, "openvino", 5.5, 0.7),
+        row(SMALL, "onnxruntime", 4, beams=1, work="text"),
+        row(SMALL + SHORTLIST, "ctranslate2", 3, 1.1, beams=1, work="text"),
+    )
+    found = ratios(Report("peers", latency=latency))
+    assert {work: [each.runtime for each in rows] for work, rows in found.items()} == {
+        "encoder 6x384, 1x64": ["torch", "openvino"]
+    }
+    write_ratios(found, tmp_path / "ratios.png")
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_shortlist_in_ctranslate2s_form(tmp_path: Path) -> None:

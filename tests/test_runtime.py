@@ -9,11 +9,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx_bytes import GOLDEN, GOLDEN_INT8, copy_golden, reseal
 
 import potstill
@@ -43,6 +45,39 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = copy_golden(tmp_path_factory.mktemp("pairs"))
     reseal(folder, task=replace(read_bundle(folder).task, pair="other"))
     return load(folder, threads=1)
+
+
+class Watched:
+    """An onnxruntime session that remembers the shapes it was given."""
+
+    def __init__(self, onnx: Any) -> None:
+        self.onnx, self.shapes = onnx, list[tuple[int, ...]]()
+
+    def run(self, names: Any, feed: dict[str, NDArray[Any]]) -> Any:
+        self.shapes.append(feed["input_ids"].shape)
+        return self.onnx.run(names, feed)
+
+
+@pytest.mark.parametrize(
+    ("most", "shapes"),
+    [
+        (None, [(5, 8)]),
+        (40, [(5, 8)]),
+        (39, [(4, 8), (1, 8)]),
+        (16, [(2, 8), (2, 8), (1, 8)]),
+        (7, [(1, 8)] * 5),  # a single text, however long
+    ],
+)
+def test_much_is_read_in_parts(model: Predictor, most: int | None, shapes: list[tuple[int, int]]) -> None:
+    ids = np.arange(40).reshape(5, 8) + 4
+    watched = Watched(model.session.onnx)
+    parted = replace(model, session=replace(model.session, onnx=watched, most_tokens=most))
+    np.testing.assert_allclose(parted.forward({"input_ids": ids}), model.forward({"input_ids": ids}), atol=1e-5)
+    assert watched.shapes == shapes
+
+
+def test_each_thread_adds_to_what_is_read_at_once() -> None:
+    assert [load(GOLDEN, threads=count).session.most_tokens for count in (1, 2)] == [512, 1024]
 
 
 # --- the golden bundles -------------------------------------------------------------------------
