@@ -88,10 +88,14 @@ def _ratio(ours: Latency, theirs: Latency) -> str:
     return f"{ours.p50_ms / theirs.p50_ms:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def alike(rows: Sequence[Latency], work: str) -> list[Latency]:
+    """The rows of a work in which each engine had the model in its own form and its whole vocabulary."""
+    return [row for row in rows if row.work == work and row.model != OWN_FILE and not row.model.endswith(SHORTLIST)]
+
+
 def _time(rows: Sequence[Latency], work: str, most: float) -> list[str]:
     """One row of the table; nothing where no other engine ran."""
-    found = [row for row in rows if row.work == work and row.precision == "int8" and row.model != OWN_FILE]
-    found = [row for row in found if not row.model.endswith(SHORTLIST)]
+    found = [row for row in alike(rows, work) if row.precision == "int8"]
     ours = next((row for row in found if row.runtime == "onnxruntime" and row.speedup is None), None)
     others = [row for row in found if row.runtime in PEERS and row.speedup is not None]
     if ours is None or not others:

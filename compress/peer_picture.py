@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.plots import FAINT, GRID, INK
 from bench.words import tick
-from compress.peer_goals import GOALS, OWN_FILE, PEERS, SHORTLIST
+from compress.peer_goals import GOALS, PEERS, alike
 from distill.report import Latency, Report
 
 PAINTS = {"openvino": "#0072b2", "ctranslate2": "#cc79a7", "optimum": "#e69f00", "torch": "#d55e00"}
@@ -21,16 +21,14 @@ RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 def ratios(report: Report) -> dict[str, list[Latency]]:
     """For each work with a goal the rows of other engines that ran beside ours; works that nobody ran are left out."""
-    rows = [
-        row
-        for row in report.latency
-        if row.speedup is not None
-        and (row.runtime == "torch" or (row.runtime in PEERS and row.precision == "int8"))
-        and row.model != OWN_FILE
-        and not row.model.endswith(SHORTLIST)
-    ]
-    found = {work: [row for row in rows if row.work == work] for work in GOALS}
+    found = {work: [row for row in alike(report.latency, work) if _is_other(row)] for work in GOALS}
     return {work: others for work, others in found.items() if others}
+
+
+def _is_other(row: Latency) -> bool:
+    """Whether a row is another engine's, in int8 or in torch, and was compared with ours."""
+    other = row.runtime == "torch" or (row.runtime in PEERS and row.precision == "int8")
+    return other and row.speedup is not None
 
 
 def write_ratios(found: dict[str, list[Latency]], path: Path) -> None:
@@ -40,8 +38,8 @@ def write_ratios(found: dict[str, list[Latency]], path: Path) -> None:
     axes = figure.subplots()
     axes.axvline(1, color=FAINT, linewidth=1)
     for place, (work, others) in enumerate(found.items()):
-        (goal,) = axes.plot(GOALS[work], place, "|", color=INK, markersize=13, markeredgewidth=1.6)
-        goal.set_label("goal" if place == 0 else "_")
+        name = "goal" if place == 0 else "_"
+        axes.plot(GOALS[work], place, "|", color=INK, markersize=13, markeredgewidth=1.6, label=name)
         for row in others:
             _draw(axes, row, place)
     for engine in PAINTS:

@@ -22,7 +22,7 @@ from export.graphs.writer import opset_of
 from export.seq2seq.build import build
 
 BLOCKS = {8: 128, 4: 32}  # inputs that share a scale: fewer where there are fewer bits
-INT8_PRODUCTS = 4  # `accuracy_level`: float products, the default, took 80 times as long as these with 8-bit weights
+ACCURACY_LEVEL = 4  # int8 products; the default, float ones, takes up to 100 times as long (docs/benchmarks.md)
 
 
 def weight_only(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
@@ -88,8 +88,7 @@ class WeightOnly(Int8):
         """One product with a matrix of `shape` (inputs, outputs)."""
         inputs = [states, matrix, f"{matrix}.scale"] + (["", "", bias] if bias else [])
         sizes = {"K": shape[0], "N": shape[1], "bits": bits, "block_size": BLOCKS[bits]}
-        sizes["accuracy_level"] = INT8_PRODUCTS
-        return self.write.node("MatMulNBits", *inputs, domain=MICROSOFT, **sizes)
+        return self.write.node("MatMulNBits", *inputs, domain=MICROSOFT, accuracy_level=ACCURACY_LEVEL, **sizes)
 
     def _blocks(self, name: str, rows: NDArray[np.float32], bits: int) -> str:
         """Store a weight `(outputs, inputs)` in blocks."""

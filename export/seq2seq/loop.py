@@ -23,10 +23,11 @@ BRANCH = "turn"
 class Beginning:
     """What every loop begins with, and what stays the same in all turns.
 
-    That is the prefix of each row `(rows, prefix)`, keys and values of no tokens, the place after the prefix `(1,)`,
-    and what attention wants of the source's mask.
+    That is the shape of one value a row, the prefix of each row `(rows, prefix)`, keys and values of no tokens, the
+    place after the prefix `(1,)`, and what attention wants of the source's mask.
     """
 
+    column: str
     ids: str
     pasts: list[str]
     after: str
@@ -37,8 +38,9 @@ def begin(parts: Standard, padding: str) -> Beginning:
     """Make what every loop begins with."""
     write = parts.write
     rows = write.node("Shape", "input_ids", end=1)
-    ids = write.node("Expand", "prefix", write.node("Concat", rows, write.whole(1), axis=0))
-    return Beginning(ids, _nothing(parts, rows), write.node("Shape", "prefix"), padding)
+    column = write.node("Concat", rows, write.whole(1), axis=0)
+    ids = write.node("Expand", "prefix", column)
+    return Beginning(column, ids, _nothing(parts, rows), write.node("Shape", "prefix"), padding)
 
 
 def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> list[onnx.ValueInfoProto]:
@@ -49,8 +51,7 @@ def write_greedily(parts: Standard, operators: Operators, start: Beginning) -> l
     """
     write, (body, pasts) = parts.write, step_of(parts, operators, BRANCH)
     step(body, start.padding)
-    rows = write.node("Concat", write.node("Shape", "input_ids", end=1), write.whole(1), axis=0)
-    ended = write.node("Expand", write.store("not_ended", np.array([False])), rows)
+    ended = write.node("Expand", write.store("not_ended", np.array([False])), start.column)
     carried = [start.ids, "positions", ended, *start.pasts]
     *_, tokens, highest = write.nodes_of(
         "Loop", "turns", "", *carried, outputs=len(carried) + 2, body=_turn(body, pasts, start.after)
