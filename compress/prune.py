@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from distill.layers import Layer, LayerSize, layers, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import Layer, LayerSize, layers
 
 Batch = Mapping[str, torch.Tensor]
 RowLoss = Callable[[torch.Tensor, Batch], torch.Tensor]

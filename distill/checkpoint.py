@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_model as load_weights
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -18,7 +18,8 @@ from distill import files
 from distill.config_file import build, config_problems, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.hub import hub_problem
-from distill.layers import apply_sizes, model_config
+from distill.layer_sizes import apply_sizes
+from distill.layers import model_config
 from distill.marian_tokenizer import is_marian, read_marian
 from distill.sources import resolve
 from distill.task import Task
@@ -101,13 +102,22 @@ def _rebuild(folder: Path) -> nn.Module:
     """A potstill checkpoint: config, sizes, then every weight."""
     model = build(read_config(folder / "config.json"), folder)
     apply_sizes(model)
+    load_strictly(model, folder)
+    return model.eval()
+
+
+def load_strictly(model: nn.Module, folder: Path) -> None:
+    """Fill a model with a folder's weights: each has to be there once, and nothing else; tied ones are stored once.
+
+    Raises:
+        CheckpointError: weights and config do not fit, or the file cannot be read.
+    """
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        load_weights(model, folder / "model.safetensors", strict=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
-    return model.eval()
 
 
 def _for_labels(model: nn.Module, task: Task) -> nn.Module:

@@ -9,16 +9,18 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedTokenizerBase
 
-from distill.checkpoint import from_pretrained, open_checkpoint
+from distill.checkpoint import from_pretrained, load_strictly, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
+from distill.layer_sizes import SIZES_KEY, apply_sizes
 from distill.layers import model_config
 from distill.task import Task
 
 ARCHITECTURES = ("marian", "bart", "mbart", "m2m_100", "t5", "mt5")
 POSITIONS = "max_position_embeddings"
+GENERATION = "generation_config.json"
 IGNORED = -100
 """What stands in labels where nothing is learned."""
 COMPUTED = ("final_logits_bias",)
@@ -32,12 +34,41 @@ def load_seq2seq(folder: Path) -> nn.Module:
         CheckpointError: the folder cannot be used, is of another architecture, or lacks weights.
     """
     open_checkpoint(folder)
-    _expect_known(read_config(folder / "config.json"), folder)
+    config = read_config(folder / "config.json")
+    _expect_known(config, folder)
+    if hasattr(config, SIZES_KEY):
+        return _smaller(config, folder)
     model, gaps = from_pretrained(AutoModelForSeq2SeqLM, folder)
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
     if bad:
         raise CheckpointError(f"{folder}: weights are missing, or of another shape than the config's", bad)
     return model
+
+
+def _smaller(config: Any, folder: Path) -> nn.Module:
+    """A pruned model: built from its config, made as small as that says, filled strictly.
+
+    Raises:
+        CheckpointError: weights and config do not fit, or a file cannot be read.
+    """
+    model = _from_config(config)
+    apply_sizes(model)
+    load_strictly(model, folder)
+    if (folder / GENERATION).exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return cast(nn.Module, model.eval())
+
+
+def _from_config(config: Any) -> Any:
+    """A model with random weights.
+
+    Raises:
+        CheckpointError: no such model can be built.
+    """
+    try:
+        return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # each architecture complains in its own way
+        raise CheckpointError("no encoder-decoder can be built from the config", [first_line(error)]) from error
 
 
 def _expect_known(config: Any, where: object) -> None:
@@ -67,10 +98,7 @@ def build_seq2seq(
     _fill(config, tokenizer, given=source if isinstance(source, Mapping) else config.to_dict())
     _expect_room(config, task)
     torch.manual_seed(seed)
-    try:
-        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # each architecture complains in its own way
-        raise CheckpointError("no encoder-decoder can be built from the config", [first_line(error)]) from error
+    model = _from_config(config)
     model.generation_config.update(
         bad_words_ids=[[config.pad_token_id]],
         decoder_start_token_id=config.decoder_start_token_id,

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from distill.dataset import Dataset
 from distill.errors import CheckpointError
 from distill.label import ASKED
-from distill.layers import apply_sizes, model_config
+from distill.layer_sizes import apply_sizes
+from distill.layers import model_config
 from distill.smaller_tokenizer import shrink_tokenizer
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "m2m_100")
