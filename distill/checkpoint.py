@@ -107,17 +107,24 @@ def _rebuild(folder: Path) -> nn.Module:
 
 
 def load_strictly(model: nn.Module, folder: Path) -> None:
-    """Fill a model with a folder's weights: each has to be there once, and nothing else; tied ones are stored once.
+    """Fill a model with a folder's weights: each has to be there, and nothing else; tied ones are stored once.
+
+    What transformers never stores, as Marian's positions, which are computed, need not be there.
 
     Raises:
         CheckpointError: weights and config do not fit, or the file cannot be read.
     """
     try:
-        load_weights(model, folder / "model.safetensors", strict=True)
+        missing, unexpected = load_weights(model, folder / "model.safetensors", strict=False)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
+    lacking = set(missing) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    problems = [f"{key} is missing" for key in sorted(lacking)]
+    problems += [f"{key} is not expected" for key in sorted(unexpected)]
+    if problems:
+        raise CheckpointError(f"{folder}: weights and config do not fit", problems)
 
 
 def _for_labels(model: nn.Module, task: Task) -> nn.Module:

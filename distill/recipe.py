@@ -178,7 +178,7 @@ class Recipe(Section):
     )
     label: LabelRecipe = Field(LabelRecipe(), json_schema_extra=TRANSLATION)
     student: StudentRecipe = StudentRecipe()
-    prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned", json_schema_extra=CLASSIFICATION)
+    prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned")
     export: ExportRecipe = ExportRecipe()
     quantize: QuantizeRecipe | None = Field(QuantizeRecipe(), description="null: the bundle stays fp32")
     bench: BenchRecipe = BenchRecipe()
