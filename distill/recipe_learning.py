@@ -229,15 +229,14 @@ class PruneRecipe(DistillationRecipe):
 
     layers: CopiedLayers | None = Field(
         None,
-        description="how many layers stay, those without which the loss is highest, or which ones (counted from 0); "
-        "left out: all",
+        description="how many layers stay, evenly spaced, or which ones (counted from 0); left out: all",
         json_schema_extra=CLASSIFICATION,
     )
     encoder_layers: CopiedLayers | None = Field(
         None, description="the same for a translation model's encoder", json_schema_extra=TRANSLATION
     )
     decoder_layers: CopiedLayers | None = Field(
-        None, description="the same for its decoder", json_schema_extra=TRANSLATION
+        None, description="the same for its decoder (1: the last)", json_schema_extra=TRANSLATION
     )
     heads: Fraction | None = Field(
         None, description="share of the attention heads removed; left out: 0.25, or as the target needs"

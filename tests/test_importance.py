@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from translation_models import MODELS, VOCABULARY, tiny_translator
 
-from compress.pruning.importance import Scores, importance, layer_importance
+from compress.pruning.importance import Scores, importance
 from distill.layers import layers
 
 GOLD = torch.tensor([0, 1, 2])
@@ -117,7 +117,6 @@ def test_measuring_leaves_no_trace() -> None:
     model = tiny_model("bert")
     before = answer(model, tiny_batch())
     scores(model)
-    layer_importance(model, batches(), row_loss, [])
     assert torch.equal(answer(model, tiny_batch()), before)
     assert all(value.grad is None for value in model.parameters())
     assert all(not module._forward_pre_hooks and not module._forward_hooks for module in model.modules())
@@ -125,28 +124,3 @@ def test_measuring_leaves_no_trace() -> None:
 
 def test_without_rows_everything_is_equally_important() -> None:
     assert all(not layer["heads"].any() for layer in importance(tiny_model("bert"), [], row_loss))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_left_out_is_a_model_without_it(kind: str) -> None:
-    """Against the loss of a model whose stack really has that layer no more."""
-    from distill.layers import stack
-
-    model = tiny_model(kind)
-    found = layer_importance(model, batches(), row_loss, [])
-    for number in range(4):
-        smaller = tiny_model(kind)
-        name, modules = stack(smaller)
-        smaller.set_submodule(name, nn.ModuleList([module for i, module in enumerate(modules) if i != number]))
-        with torch.no_grad():
-            assert found[number] == pytest.approx(row_loss(smaller, batches()[0]).mean().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_every_layer_of_an_encoder_decoder_can_be_left_out(kind: str) -> None:
-    model, batch = tiny_translator(kind), pairs()
-    with torch.no_grad():
-        whole = word_losses(model, batch).mean().item()
-    found = layer_importance(model, [batch], word_losses, [1])
-    assert len(found) == 5 and found[1] == float("inf")
-    assert all(loss != pytest.approx(whole, rel=1e-6) for loss in found)

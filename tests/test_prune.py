@@ -18,7 +18,6 @@ from compress.pruning import cost
 from compress.pruning.importance import importance
 from compress.pruning.prune import prune, prune_within, whole_cost
 from distill.checkpoint import save
-from distill.errors import RecipeError
 from distill.layers import LayerSize, layers
 from distill.models import copied
 from distill.recipe import StudentRecipe
@@ -112,11 +111,12 @@ def test_encoder_decoders_lose_heads_of_both_kinds_and_neurons(kind: str, tmp_pa
 def test_heads_that_share_a_table_stay(kind: str) -> None:
     model = tiny_translator(kind)
     found = importance(model, [pairs()], word_losses)
-    with pytest.raises(RecipeError, match="set it to 0") as caught:
-        prune(model, found, 0.3, 0.0)
-    assert "all layers share one table of relative positions" in str(caught.value.problems)
-    prune(model, found, 0.0, 0.5)
-    assert {layer.size.neurons for layer in layers(model)} != {24}
+    before = [layer.size for layer in layers(model)]
+    prune(model, found, 0.3, 0.5)
+    after = [layer.size for layer in layers(model)]
+    assert [size.heads for size in after] == [size.heads for size in before]
+    assert sum(size.cross_heads for size in after) == 4  # of 2 x 3
+    assert sum(size.neurons for size in after) == 60  # of 5 x 24
     assert_same_logits(model, to_onnx(model, TASK, 20))
 
 

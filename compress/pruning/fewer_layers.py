@@ -1,69 +1,83 @@
-"""Whole layers removed: those without which the loss rises least, one after the other, or those that are not named."""
+"""Whole layers removed: evenly spaced ones stay, or those that are named.
+
+Those without which the loss rises most, measured by leaving out one after the other, were the last ones, and after
+recovery worse than evenly spaced ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
-from compress.pruning.importance import layer_importance
-from distill.batches import Batch, RowLoss
 from distill.encoder_decoders import ARCHITECTURES
 from distill.errors import RecipeError
 from distill.layers import layers, model_config
-from distill.models import copied
+from distill.models import chosen_layers, copied
 from distill.recipe import PruneRecipe, StudentRecipe
+from distill.recipe_learning import CopiedLayers
 from distill.seq2seq_student import copied_seq2seq
 
-Wanted = int | Sequence[int] | None
-"""How many layers stay, or which ones."""
 
-
-def fewer_layers(
-    model: nn.Module, recipe: PruneRecipe, batches: Sequence[Batch], loss: RowLoss
-) -> tuple[nn.Module, list[int]]:
+def fewer_layers(model: nn.Module, recipe: PruneRecipe) -> tuple[nn.Module, list[int]]:
     """A model with fewer layers, or the same one; and the numbers of the layers that are left, a decoder's behind.
 
     Raises:
-        RecipeError: layers that the model does not have.
+        RecipeError: naming everything that this model does not have, or cannot lose.
     """
-    total = len(layers(model))
+    stacks = _stacks(model, recipe)
+    _expect_possible(model, recipe, stacks)
+    kept = [_stay(key, wanted, places) for key, (wanted, places) in stacks.items()]
+    found = [places[number] for (_, places), stack in zip(stacks.values(), kept, strict=True) for number in stack]
+    if len(found) == len(layers(model)):
+        return model, found
+    if len(kept) == 1:
+        return copied(model, StudentRecipe(layers=tuple(found))), found
+    return copied_seq2seq(model, *kept), found
+
+
+def targeted(recipe: PruneRecipe) -> bool:
+    """Whether a target, and not shares, says how much goes."""
+    return any(target is not None for target in (recipe.speedup, recipe.latency_ms, recipe.parameters))
+
+
+def _stacks(model: nn.Module, recipe: PruneRecipe) -> dict[str, tuple[CopiedLayers | None, range]]:
+    """The recipe's value for each stack of layers, by its key, and the numbers that the stack has among all layers."""
+    found = layers(model)
     if model_config(model).model_type not in ARCHITECTURES:
-        kept = _stay(model, "layers", recipe.layers, range(total), batches, loss)
-        return (model if len(kept) == total else copied(model, StudentRecipe(layers=tuple(kept)))), kept
-    first = sum(layer.cross_heads is None for layer in layers(model))
-    encoder = _stay(model, "encoder_layers", recipe.encoder_layers, range(first), batches, loss)
-    decoder = _stay(model, "decoder_layers", recipe.decoder_layers, range(first, total), batches, loss)
-    if len(encoder) + len(decoder) == total:
-        return model, [*encoder, *decoder]
-    return copied_seq2seq(model, encoder, [number - first for number in decoder]), [*encoder, *decoder]
+        return {"layers": (recipe.layers, range(len(found)))}
+    first = sum(layer.cross_heads is None for layer in found)
+    return {
+        "encoder_layers": (recipe.encoder_layers, range(first)),
+        "decoder_layers": (recipe.decoder_layers, range(first, len(found))),
+    }
 
 
-def _stay(
-    model: nn.Module, key: str, wanted: Wanted, places: range, batches: Sequence[Batch], loss: RowLoss
-) -> list[int]:
-    """The numbers of a stack's layers that stay, among all layers."""
-    _expect_there(key, wanted, len(places))
-    if wanted is None:
-        return list(places)
-    if not isinstance(wanted, int):
-        return [places[number] for number in wanted]
-    gone: list[int] = []
-    while len(places) - len(gone) > wanted:
-        losses = layer_importance(model, batches, loss, gone)
-        gone.append(min(set(places) - set(gone), key=lambda number: losses[number]))
-    return [number for number in places if number not in gone]
+def _stay(key: str, wanted: CopiedLayers | None, places: range) -> list[int]:
+    """The layers of a stack that stay, counted from its first; a single one of a decoder is its last."""
+    if wanted == 1 and key == "decoder_layers":
+        return [len(places) - 1]
+    return chosen_layers(len(places) if wanted is None else wanted, len(places))
 
 
-def _expect_there(key: str, wanted: Wanted, total: int) -> None:
-    """Refuse layers that are not there, and to add some.
+def _expect_possible(
+    model: nn.Module, recipe: PruneRecipe, stacks: dict[str, tuple[CopiedLayers | None, range]]
+) -> None:
+    """Look at what a recipe wants removed before any of it is.
 
     Raises:
-        RecipeError: saying what was expected.
+        RecipeError: naming everything that this model does not have, or cannot lose.
     """
-    if isinstance(wanted, int) and wanted > total:
-        raise RecipeError(f"prune.{key}: the model has {total} layers, {wanted} cannot stay")
-    if not isinstance(wanted, int | None) and (
-        len(set(wanted)) < len(wanted) or not all(0 <= number < total for number in wanted)
-    ):
-        raise RecipeError(f"prune.{key}: expected different numbers from 0 to {total - 1}, found {list(wanted)}")
+    problems = [each for key, (wanted, places) in stacks.items() for each in _missing(key, wanted, len(places))]
+    if recipe.heads != 0 and not targeted(recipe):
+        held = {layer.units["heads"].held_by for layer in layers(model)} - {""}
+        problems += [f"prune.heads: expected 0, for {reason}" for reason in sorted(held)]
+    if problems:
+        raise RecipeError("the model cannot be pruned like this", problems)
+
+
+def _missing(key: str, wanted: CopiedLayers | None, total: int) -> list[str]:
+    """Why these layers cannot stay."""
+    if isinstance(wanted, int):
+        return [f"prune.{key}: there are {total} layers, {wanted} cannot stay"] if wanted > total else []
+    if wanted is None or (len(set(wanted)) == len(wanted) and all(number < total for number in wanted)):
+        return []
+    return [f"prune.{key}: expected different numbers from 0 to {total - 1}, found {list(wanted)}"]

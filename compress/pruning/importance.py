@@ -86,33 +86,3 @@ def _norms(units: Units) -> torch.Tensor:
     for linear in units.into:
         squares = squares + linear.weight.detach().square().sum(1)
     return squares.reshape(-1, units.width).sum(1).sqrt()
-
-
-def layer_importance(model: nn.Module, batches: Sequence[Batch], loss: RowLoss, skipped: Sequence[int]) -> list[float]:
-    """The mean loss where each layer is left out in turn, besides those `skipped`, which have infinity."""
-    found = layers(model)
-    return [
-        float("inf") if number in skipped else _loss_without(model, found, [*skipped, number], batches, loss)
-        for number in range(len(found))
-    ]
-
-
-@torch.no_grad()
-def _loss_without(
-    model: nn.Module, found: Sequence[Layer], skipped: Sequence[int], batches: Sequence[Batch], loss: RowLoss
-) -> float:
-    """The mean loss while some layers hand on what they get."""
-    model.eval()
-    handles = [found[number].module.register_forward_hook(_skip, with_kwargs=True) for number in skipped]
-    try:
-        losses = torch.cat([loss(model, batch) for batch in batches])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return float(losses.mean())
-
-
-def _skip(_: nn.Module, inputs: tuple[object, ...], named: Mapping[str, object], output: object) -> object:
-    """A hook that puts a layer's input in the place of its output; what else it returns stays."""
-    states = inputs[0] if inputs else named["hidden_states"]
-    return (states, *output[1:]) if isinstance(output, tuple) else states

@@ -9,7 +9,6 @@ from torch import nn
 from compress.pruning.choose import Block, Kept, choose, choose_within
 from compress.pruning.cost import Costs
 from compress.pruning.importance import Scores
-from distill.errors import RecipeError
 from distill.layer_sizes import record_sizes
 from distill.layers import Layer, LayerSize, layers
 
@@ -23,19 +22,18 @@ def prune(model: nn.Module, scores: Sequence[Scores], heads: float, neurons: flo
 
     The last of several layers of a classifier keeps its neurons: a bundle computes them for the first token alone, so
     that removing them would cost accuracy and gain no time. The share of neurons counts those of the other layers.
-
-    Raises:
-        RecipeError: units that cannot go.
+    Heads for which something else is made stay, too.
     """
     found = layers(model)
     wanted = {"heads": (heads, 1), "cross_heads": (heads, 1), "neurons": (neurons, ROUND)}
+    alone = found[-1].cross_heads is None and len(found) > 1
+    spared = (len(found) - 1, "neurons") if alone else None
     kept: list[dict[str, Kept]] = [{} for _ in found]
     for kinds in (HEADS, ("neurons",)):
         share, multiple = wanted[kinds[0]]
         if not share:
             continue
-        places = [(number, kind) for kind in kinds for number in _paid(found, kind)]
-        _expect_free(found, places)
+        places = [place for place in free(found) if place[1] in kinds and place != spared]
         chosen = choose([scores[number][kind] for number, kind in places], share, multiple)
         for (number, kind), units in zip(places, chosen, strict=True):
             kept[number][kind] = units
@@ -69,23 +67,6 @@ def free(found: Sequence[Layer]) -> list[tuple[int, str]]:
     return [
         (number, kind) for number, layer in enumerate(found) for kind, units in layer.units.items() if not units.held_by
     ]
-
-
-def _paid(found: Sequence[Layer], kind: str) -> list[int]:
-    """The layers whose units of a kind are there and take time."""
-    last = len(found) - 1 if kind == "neurons" and found[-1].cross_heads is None and len(found) > 1 else None
-    return [number for number, layer in enumerate(found) if kind in layer.units and number != last]
-
-
-def _expect_free(found: Sequence[Layer], places: Sequence[tuple[int, str]]) -> None:
-    """Refuse to remove what something else is made for.
-
-    Raises:
-        RecipeError: naming it.
-    """
-    held = {found[number].units[kind].held_by for number, kind in places} - {""}
-    if held:
-        raise RecipeError("prune.heads: heads of this model cannot be removed; set it to 0", sorted(held))
 
 
 def _keep(model: nn.Module, found: Sequence[Layer], kept: Sequence[Mapping[str, Kept]]) -> list[LayerSize]:

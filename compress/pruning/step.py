@@ -39,12 +39,12 @@ def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokeni
     Raises:
         RecipeError: what the recipe wants removed cannot go, or does not make the model fast enough.
     """
+    goal = _goal(opened, recipe, model)
+    before = [layer.size.to_json() for layer in layers(model)]
+    model, kept = fewer_layers(model, recipe)
     kind = KINDS[opened.dataset.task.kind]
     batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
     loss, result = kind.row_loss(recipe), dict[str, Any]()
-    before = [layer.size.to_json() for layer in layers(model)]
-    goal = _goal(opened, recipe, model)
-    model, kept = fewer_layers(model, recipe, batches, loss)
     for number in range(1, recipe.rounds + 1):
         goal(model, importance(model, batches, loss, recipe.importance), number)
         stage = "prune" if recipe.rounds == 1 else f"prune-{number}"
