@@ -2,6 +2,7 @@
 # make test    the tests
 # make peers   environments of other engines, for `compress bench --against`
 # make bench-peers   potstill beside them: runs/peers/report.json
+# make bench-compression   what pruning, quantizing and the rest gain and cost: runs/compression/report.json
 # They create the environment first; PYTHON chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
@@ -10,8 +11,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUNTIME := .venv-runtime
 PEERS := openvino ctranslate2 optimum
+COMPRESSED ?= recipes/sentiment.yaml recipes/trec6.yaml
 
-.PHONY: demo test check runtime-test peers bench-peers clean
+.PHONY: demo test check runtime-test peers bench-peers bench-compression clean
 
 demo: $(READY)
 	$(BIN)/compress run recipes/sentiment.yaml
@@ -50,6 +52,9 @@ peers: $(PEERS:%=.peers/%/.ready)
 
 bench-peers: $(READY) peers
 	$(BIN)/python -m compress.against_peers runs/peers
+
+bench-compression: $(READY)
+	$(BIN)/python -m compress.compression runs/compression $(COMPRESSED)
 
 clean:
 	rm -rf $(VENV) $(RUNTIME) .peers *.egg-info

@@ -1,0 +1,175 @@
+"""What each way of making models smaller gains and costs: `python -m compress.compression FOLDER RECIPE…`.
+
+Of a recipe for classification the teacher is pruned, to its student's layers and to twice and three times its speed,
+and quantized; all of them learn from the same signals and are measured in turns, in fp32 on one thread. Of a recipe for
+translation the student is pruned further, as the recipe says, and compared in int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from bench.candidates import from_folder
+from bench.measure import Plan, measure, write_all
+from compress import steps
+from compress.compression_goals import goals
+from compress.quantize import REJECTED, quantize
+from compress.variants import variant
+from distill import run
+from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
+from distill.config_file import read_config
+from distill.errors import GateError, RecipeError
+from distill.files import write_text
+from distill.progress import Bars
+from distill.recipe import BenchRecipe, QuantizeRecipe, Recipe
+from distill.report import REPORT_FILE, Report, merge, read_report
+from distill.sources import default_cache
+from distill.steps import Run, open_run, run_label, run_student, run_teach
+from export.bundle import read_bundle
+
+CELLS = BenchRecipe(batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of pruning: what it changes in a recipe's `prune` section; `fewer`: the recipe's student's layers stay."""
+
+    name: str
+    prune: Mapping[str, Any]
+    fewer: bool = False
+
+
+NOTHING = MappingProxyType({"heads": 0.0, "neurons": 0.0})
+FREE = MappingProxyType({"heads": None, "neurons": None, "importance": "fisher"})
+METHODS = (
+    Method("fewer layers", NOTHING, fewer=True),
+    Method("fewer layers, int8 in training", {**NOTHING, "quantization_aware": True}, fewer=True),
+    Method("heads and neurons, 2x", {**FREE, "speedup": 2.0}),
+    Method("fewer layers, 3x", {**FREE, "speedup": 3.0}, fewer=True),
+    Method("heads and neurons, 3x", {**FREE, "speedup": 3.0}),
+    Method("heads and neurons by magnitude, 2x", {**FREE, "speedup": 2.0, "importance": "magnitude"}),
+)
+QUANTIZED = ("fewer layers", "fewer layers, int8 in training")
+"""The methods whose models are also quantized, in every way."""
+
+
+def classification(path: Path, recipe: Recipe, folder: Path, effort: float, bars: Bars) -> Report:
+    """All methods on one recipe's data; what is there already is not made again."""
+    with run.lock(folder):
+        opened = open_run(recipe, folder, path.parent, default_cache(), False, bars)
+        run_teach(opened)
+        run_label(opened)
+        steps.run_export(opened, "teacher", "teacher-fp32")
+        made = {method.name: _pruned(opened, method) for method in METHODS}
+        cells = CELLS.model_copy(update={"seconds_per_cell": effort})
+        own = [from_folder(folder / "teacher-fp32", f"{recipe.name} teacher")]
+        own += [from_folder(each.folder / "fp32", f"{recipe.name} {name}") for name, each in made.items()]
+        report = measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
+        found = [report, *(_quantized(made[name], f"{recipe.name} {name}", bars) for name in QUANTIZED)]
+    return reduce(merge, found)
+
+
+def _pruned(opened: Run, method: Method) -> Run:
+    """One method's run up to its fp32 bundle."""
+    layers = {"layers": opened.recipe.student.layers} if method.fewer else {}
+    student = {"layers": _all_layers(opened), "training": None}
+    place = method.name.replace(",", "").replace(" ", "-")
+    made = variant(opened, place, {"student": student, "prune": {**method.prune, **layers}})
+    run_student(made)
+    assert made.recipe.prune is not None
+    steps.run_prune(made, made.recipe.prune)
+    steps.run_export(made, "pruned", "fp32")
+    return made
+
+
+def _all_layers(opened: Run) -> int:
+    """How many layers the teacher has."""
+    return int(read_config(opened.folder / "teacher" / "config.json").num_hidden_layers)
+
+
+def _quantized(made: Run, name: str, bars: Bars) -> Report:
+    """A model's int8 forms, whether or not they pass the gate, compared with its fp32 one on the test split."""
+    settings = made.recipe.quantize or QuantizeRecipe()
+    found = [_int8(made, "fp32", settings.model_copy(update={"methods": (way,)})) for way in ("dynamic", "static")]
+    own = [from_folder(made.folder / "fp32", name), *(from_folder(folder, name) for folder in found)]
+    report = measure("compression", own, CELLS, made.dataset, plan=Plan(latency=False, memory=False), progress=bars)
+    others = [row for row in report.quality if row.precision != "fp32"]
+    return replace(report, quality=tuple(others), size=report.size[1:])
+
+
+def _int8(made: Run, source: str, settings: QuantizeRecipe, name: str = "") -> Path:
+    """The folder of an int8 bundle of the fp32 one in `source`, or of what the gate rejects."""
+    target = made.folder / f"{source}-{name or '-'.join(settings.methods or ('int8',))}"
+    rejected = target.with_name(f"{REJECTED}{target.name}")
+    if not target.is_dir() and not rejected.is_dir():
+        try:
+            quantize(read_bundle(made.folder / source), target, made.dataset, settings)
+        except GateError as error:
+            click.echo(f"warning: {error}", err=True)
+    return target if target.is_dir() else rejected
+
+
+def translation(path: Path, recipe: Recipe, folder: Path, effort: float, bars: Bars) -> Report:
+    """A recipe's student, and what is left of it after pruning, in int8, the smaller one with a shortlist, too.
+
+    Raises:
+        RecipeError: the recipe does not prune.
+    """
+    if recipe.prune is None:
+        raise RecipeError(f"{path} has no `prune` section: expected one that says how its student is made smaller")
+    with run.lock(folder):
+        opened = open_run(recipe, folder, path.parent, default_cache(), False, bars)
+        for step in (run_teach, run_label, run_student):
+            step(opened)
+        steps.run_prune(opened, recipe.prune)
+        for name in ("student", "pruned"):
+            steps.run_export(opened, name, f"{name}-fp32")
+        plain = recipe.quantize or QuantizeRecipe()
+        listed = plain.model_copy(update={"shortlist": NEAREST})
+        own = [
+            from_folder(_int8(opened, "student-fp32", plain), f"{recipe.name} student"),
+            from_folder(_int8(opened, "pruned-fp32", plain), f"{recipe.name} pruned"),
+            from_folder(_int8(opened, "pruned-fp32", listed, "shortlist"), f"{recipe.name} pruned, shortlist"),
+        ]
+        cells = recipe.bench.model_copy(update={"threads": (1,), "seconds_per_cell": effort})
+        return measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
+
+
+NEAREST = 24
+"""Likely translations of each source piece in the shortlist."""
+KINDS: Mapping[str, Callable[[Path, Recipe, Path, float, Bars], Report]] = MappingProxyType(
+    {"classification": classification, "translation": translation}
+)
+
+
+@click.command(context_settings=HELP)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--seconds", default=3.0, show_default=True, help="Time for each cell, all models together.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipes.")
+def compression(folder: Path, recipes: tuple[Path, ...], seconds: float, overrides: tuple[str, ...]) -> None:
+    """Compress the models of RECIPES in every way, and measure what each gains and costs; all is kept in FOLDER.
+
+    What is there already, whole runs of these recipes too, is not made again: FOLDER/NAME is a recipe's run folder.
+    """
+    set_up_logging()
+    quiet_libraries()
+    loaded = [(path, load_recipe(path, Options(None, overrides, False, False, False, False))) for path in recipes]
+    with Bars() as bars:
+        found = [KINDS[recipe.task.kind](path, recipe, folder / recipe.name, seconds, bars) for path, recipe in loaded]
+    before = [read_report(folder)] if (folder / REPORT_FILE).is_file() else []
+    report = reduce(merge, [*before, *found])
+    write_all(report, folder)
+    write_text(folder / "goals.md", goals(report) + "\n")
+    click.echo(goals(report))
+
+
+if __name__ == "__main__":
+    call(compression)
