@@ -7,7 +7,7 @@ translation the student is pruned further, as the recipe says, and compared in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from bench.candidates import from_folder
-from bench.measure import Plan, measure, write_all
+from bench.measure import Plan, Progress, measure, write_all
 from compress import steps
 from compress.compression_goals import goals
 from compress.quantize import REJECTED, quantize
@@ -60,19 +60,21 @@ QUANTIZED = ("fewer layers", "fewer layers, int8 in training")
 """The methods whose models are also quantized, in every way."""
 
 
-def classification(path: Path, recipe: Recipe, folder: Path, effort: float, bars: Bars) -> Report:
+def classification(
+    path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress, methods: Sequence[Method] = METHODS
+) -> Report:
     """All methods on one recipe's data; what is there already is not made again."""
     with run.lock(folder):
         opened = open_run(recipe, folder, path.parent, default_cache(), False, bars)
         run_teach(opened)
         run_label(opened)
         steps.run_export(opened, "teacher", "teacher-fp32")
-        made = {method.name: _pruned(opened, method) for method in METHODS}
-        cells = CELLS.model_copy(update={"seconds_per_cell": effort})
+        made = {method.name: _pruned(opened, method) for method in methods}
+        cells = CELLS.model_copy(update={"seconds_per_cell": seconds})
         own = [from_folder(folder / "teacher-fp32", f"{recipe.name} teacher")]
         own += [from_folder(each.folder / "fp32", f"{recipe.name} {name}") for name, each in made.items()]
         report = measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
-        found = [report, *(_quantized(made[name], f"{recipe.name} {name}", bars) for name in QUANTIZED)]
+        found = [report, *(_quantized(made[name], f"{recipe.name} {name}", bars) for name in QUANTIZED if name in made)]
     return reduce(merge, found)
 
 
@@ -94,7 +96,7 @@ def _all_layers(opened: Run) -> int:
     return int(read_config(opened.folder / "teacher" / "config.json").num_hidden_layers)
 
 
-def _quantized(made: Run, name: str, bars: Bars) -> Report:
+def _quantized(made: Run, name: str, bars: Progress) -> Report:
     """A model's int8 forms, whether or not they pass the gate, compared with its fp32 one on the test split."""
     settings = made.recipe.quantize or QuantizeRecipe()
     found = [_int8(made, "fp32", settings.model_copy(update={"methods": (way,)})) for way in ("dynamic", "static")]
@@ -116,7 +118,7 @@ def _int8(made: Run, source: str, settings: QuantizeRecipe, name: str = "") -> P
     return target if target.is_dir() else rejected
 
 
-def translation(path: Path, recipe: Recipe, folder: Path, effort: float, bars: Bars) -> Report:
+def translation(path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress) -> Report:
     """A recipe's student, and what is left of it after pruning, in int8, the smaller one with a shortlist, too.
 
     Raises:
@@ -138,13 +140,13 @@ def translation(path: Path, recipe: Recipe, folder: Path, effort: float, bars: B
             from_folder(_int8(opened, "pruned-fp32", plain), f"{recipe.name} pruned"),
             from_folder(_int8(opened, "pruned-fp32", listed, "shortlist"), f"{recipe.name} pruned, shortlist"),
         ]
-        cells = recipe.bench.model_copy(update={"threads": (1,), "seconds_per_cell": effort})
+        cells = recipe.bench.model_copy(update={"threads": (1,), "seconds_per_cell": seconds})
         return measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
 
 
 NEAREST = 24
 """Likely translations of each source piece in the shortlist."""
-KINDS: Mapping[str, Callable[[Path, Recipe, Path, float, Bars], Report]] = MappingProxyType(
+KINDS: Mapping[str, Callable[[Path, Recipe, Path, float, Progress], Report]] = MappingProxyType(
     {"classification": classification, "translation": translation}
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -109,7 +110,7 @@ def _rebuild(folder: Path) -> nn.Module:
 def load_strictly(model: nn.Module, folder: Path) -> None:
     """Fill a model with a folder's weights: each has to be there, and nothing else; tied ones are stored once.
 
-    What transformers never stores, as Marian's positions, which are computed, need not be there.
+    What is computed need not be there.
 
     Raises:
         CheckpointError: weights and config do not fit, or the file cannot be read.
@@ -120,11 +121,16 @@ def load_strictly(model: nn.Module, folder: Path) -> None:
         raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
-    lacking = set(missing) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    lacking = set(missing) - set(computed(model))
     problems = [f"{key} is missing" for key in sorted(lacking)]
     problems += [f"{key} is not expected" for key in sorted(unexpected)]
     if problems:
         raise CheckpointError(f"{folder}: weights and config do not fit", problems)
+
+
+def computed(model: nn.Module) -> Sequence[str]:
+    """The names of parameters that are computed, not learned, and never stored: Marian's positions."""
+    return cast(Sequence[str], getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
 def _for_labels(model: nn.Module, task: Task) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedTokenizerBase
 
-from distill.checkpoint import from_pretrained, load_strictly, open_checkpoint
+from distill.checkpoint import computed, from_pretrained, load_strictly, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.layer_sizes import SIZES_KEY, apply_sizes
@@ -42,6 +42,8 @@ def load_seq2seq(folder: Path) -> nn.Module:
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
     if bad:
         raise CheckpointError(f"{folder}: weights are missing, or of another shape than the config's", bad)
+    for name in computed(model):  # transformers forgets, while loading, that they are not learned
+        model.get_parameter(name).requires_grad_(False)
     return model
 
 

@@ -53,6 +53,14 @@ def answer(model: Any) -> torch.Tensor:
     return cast(torch.Tensor, logits)
 
 
+def test_computed_positions_are_not_learned_after_loading(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """Several processes would wait for their gradients, which never come."""
+    save(tiny("marian", tokenizer), tokenizer, TASK, tmp_path)
+    model = load_seq2seq(tmp_path)
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    assert frozen == {"model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"}
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_model_from_keys_goes_through_a_folder(kind: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     model = tiny(kind, tokenizer)

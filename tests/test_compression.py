@@ -1,0 +1,113 @@
+"""Methods side by side: they share a teacher, each is compared with it, and what is made is not made again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command_runs import Project, copy_steps
+from test_steps import opened
+from toy_translation import TRAINING, write_translation_project
+
+from compress import compression
+from compress.compression import FREE, NOTHING, Method
+from compress.compression_goals import goals
+from compress.variants import variant
+from distill.errors import RecipeError
+from distill.progress import silent
+from distill.recipe import parse
+from distill.report import Latency, Quality, Report, Size
+
+FEW = (Method("fewer layers", NOTHING, fewer=True), Method("heads", {**FREE, "parameters": 0.5}))
+
+
+def test_a_variant_shares_what_the_teacher_said(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
+    whole = opened(project, tmp_path / "run", prune={"heads": 0.5, "alpha": 0.9})
+    found = variant(whole, "other", {"prune": {"heads": 0.25}, "student": {"layers": 4}})
+    assert found.folder == tmp_path / "run" / "other"
+    assert found.recipe.prune is not None and (found.recipe.prune.heads, found.recipe.prune.alpha) == (0.25, 0.9)
+    weights = [folder / "teacher" / "model.safetensors" for folder in (whole.folder, found.folder)]
+    assert weights[0].samefile(weights[1])
+    assert variant(whole, "other", {}).recipe.prune == whole.recipe.prune  # and again, over what is there
+    with pytest.raises(RecipeError, match="prune"):
+        variant(whole, "other", {"prune": {"speedup": 2.0}})
+
+
+def test_classifiers_beside_their_teacher(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
+    changes = {"prune": {"importance_examples": 16, "training": None}, "quantize": {"max_drop": 0.9, "margin": 0.09}}
+    recipe = parse({**project.value(), **changes}, "toy")
+    path = project.folder / "recipe.yaml"
+    report = compression.classification(path, recipe, tmp_path / "run", 0.01, silent, FEW)
+    quality = {(row.model, row.precision, row.method): row for row in report.quality if row.metric == "accuracy"}
+    assert set(quality) == {
+        ("toy teacher", "fp32", None), ("toy fewer layers", "fp32", None), ("toy heads", "fp32", None),
+        ("toy fewer layers", "int8", "dynamic"), ("toy fewer layers", "int8", "static"),
+    }  # fmt: skip
+    assert quality["toy fewer layers", "fp32", None].baseline == "toy teacher onnxruntime fp32"
+    assert quality["toy fewer layers", "int8", "static"].baseline == "toy fewer layers onnxruntime fp32"
+    assert {row.model for row in report.latency} == {"toy teacher", "toy fewer layers", "toy heads"}
+    made = tmp_path / "run" / "heads" / "pruned" / "run.json"
+    before = made.stat().st_mtime_ns
+    compression.classification(path, recipe, tmp_path / "run", 0.01, silent, FEW)
+    assert made.stat().st_mtime_ns == before
+    text = goals(report)
+    assert "| toy heads onnxruntime fp32 |" in text and "| toy fewer layers onnxruntime int8 static |" in text
+
+
+def test_a_translation_student_before_and_after(tmp_path: Path) -> None:
+    prune = {"neurons": 0.5, "heads": 0.25, "importance_examples": 16, "training": TRAINING}
+    bench = {"batch_sizes": [1, 32], "max_rounds": 5, "seconds_per_cell": 0.01}
+    project = write_translation_project(tmp_path / "toy", prune=prune, bench=bench)
+    recipe = parse(project.value(), "toy")
+    report = compression.translation(project.folder / "recipe.yaml", recipe, tmp_path / "run", 0.01, silent)
+    assert [row.model for row in report.quality if row.metric == "bleu"] == [
+        "toy student", "toy pruned", "toy pruned, shortlist",
+    ]  # fmt: skip
+    assert {row.precision for row in report.quality} == {"int8"}
+    assert "| toy pruned, shortlist onnxruntime int8 dynamic |" in goals(report)
+
+
+def test_a_recipe_that_does_not_prune(tmp_path: Path) -> None:
+    project = write_translation_project(tmp_path / "toy")
+    with pytest.raises(RecipeError, match="has no `prune` section"):
+        compression.translation(project.folder / "recipe.yaml", parse(project.value(), "toy"), tmp_path, 1.0, silent)
+    shutil.rmtree(project.folder)
+
+
+def quality(model: str, value: float, difference: float | None = None, beams: int | None = None) -> Quality:
+    metric = "accuracy" if beams is None else "bleu"
+    ends = {} if difference is None else {"difference_low": difference - 0.01, "difference_high": difference + 0.01}
+    return Quality(
+        model, "onnxruntime", "fp32", "test", metric, value, value, value, 100, "", difference=difference, beams=beams,
+        **ends,
+    )  # fmt: skip
+
+
+def latency(model: str, batch: int, length: int, speedup: float | None, work: str = "ids") -> Latency:
+    return Latency(
+        model, "onnxruntime", "fp32", "cpu", 1, batch, length, 1.0, 1.0, 1.0, 1.0, 9, work=work, speedup=speedup,
+        speedup_low=speedup, speedup_high=speedup,
+    )  # fmt: skip
+
+
+def test_the_table_by_hand() -> None:
+    report = Report(
+        name="x",
+        environment={},
+        quality=(quality("teacher", 0.9), quality("small", 0.88, -0.02)),
+        latency=(
+            latency("teacher", 1, 16, None), latency("small", 1, 16, 2.0), latency("small", 8, 128, 3.0),
+            latency("small", 32, 25, 4.0, "text"),
+        ),
+        size=(Size("small", "fp32", 2_000_000),),
+    )  # fmt: skip
+    lines = goals(report).splitlines()
+    assert lines[2].startswith("| teacher onnxruntime fp32 | 0.9000 [0.9000, 0.9000], n=100 |  |  |")
+    small = [cell.strip() for cell in lines[3].split("|")[1:-1]]
+    assert small[2:] == [
+        "-2.00 [-3.00, -1.00]", "2.00 times [2.00, 2.00]", "", "", "3.00 times [3.00, 3.00]", "4.00 times [4.00, 4.00]",
+        "2.0",
+    ]  # fmt: skip
