@@ -18,7 +18,8 @@ from distill import files
 from distill.config_file import build, config_problems, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.hub import hub_problem
-from distill.layers import apply_sizes, model_config
+from distill.layers import model_config
+from distill.low_rank import resize
 from distill.marian_tokenizer import is_marian, read_marian
 from distill.sources import resolve
 from distill.task import Task
@@ -98,16 +99,27 @@ def load_model(folder: Path, task: Task | None = None, seed: int = 0) -> nn.Modu
 
 
 def _rebuild(folder: Path) -> nn.Module:
-    """A potstill checkpoint: config, sizes, then every weight."""
+    """A potstill checkpoint: config, sizes and ranks, then every weight."""
     model = build(read_config(folder / "config.json"), folder)
-    apply_sizes(model)
+    resize(model)
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
+        model.load_state_dict(read_weights(folder), strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
     return model.eval()
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint that potstill wrote, by name.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = folder / "model.safetensors"
+    try:
+        return cast(dict[str, torch.Tensor], load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read", [str(error)]) from error
 
 
 def _for_labels(model: nn.Module, task: Task) -> nn.Module:

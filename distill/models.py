@@ -13,7 +13,8 @@ from torch import nn
 from distill.checkpoint import label_config, load_model
 from distill.config_file import build, read_config
 from distill.errors import RecipeError
-from distill.layers import SIZES_KEY, apply_sizes, model_config, stack
+from distill.layers import SIZES_KEY, model_config, stack
+from distill.low_rank import resize, whole
 from distill.recipe import StudentRecipe
 from distill.task import Task
 
@@ -65,7 +66,9 @@ def _from_config(path: Path, task: Task) -> nn.Module:
     """A student with random weights."""
     config = read_config(path)
     config.update(label_config(list(task.labels)))
-    return build(config, path)
+    student = build(config, path)
+    resize(student)
+    return student
 
 
 def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
@@ -74,6 +77,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     Raises:
         RecipeError: layers or widths that the teacher does not have.
     """
+    teacher = whole(teacher)
     name, modules = stack(teacher)
     kept = chosen_layers(recipe.layers, len(modules))
     config = copy.deepcopy(model_config(teacher))
@@ -81,7 +85,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     _narrow(config, recipe)
     _choose_sizes(config, kept)
     student = build(config, Path(config.name_or_path))
-    apply_sizes(student)
+    resize(student)
     source = {f"{name}.{new}.": f"{name}.{old}." for new, old in enumerate(kept)}
     weights = teacher.state_dict()
     student.load_state_dict(
