@@ -132,7 +132,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def summarise(cell: Cell, times: Times, baseline: Candidate, others: float | None = None) -> list[Latency]:
-    """One row a model: percentiles over all runs, and intervals over the medians of its rounds.
+    """One row a model: the median of its rounds' medians with its interval, other percentiles over all runs.
 
     `others` is how many cores other processes took meanwhile.
     """
@@ -150,7 +150,7 @@ def _row(
     cell: Cell, candidate: Candidate, rounds: NDArray[np.float64], median: Interval, ratio: dict[str, Any]
 ) -> Latency:
     """One model in one cell."""
-    p50, p95, p99 = (float(value) for value in np.percentile(rounds, [50, 95, 99]))
+    p95, p99 = (float(value) for value in np.percentile(rounds, [95, 99]))
     return Latency(
         model=candidate.model,
         runtime=candidate.runtime,
@@ -162,12 +162,12 @@ def _row(
         length=cell.length,
         work=cell.work,
         beams=cell.beams,
-        p50_ms=p50,
+        p50_ms=median.value,
         p95_ms=p95,
         p99_ms=p99,
         p50_low_ms=median.low,
         p50_high_ms=median.high,
-        per_second=cell.batch * 1000 / p50,
+        per_second=cell.batch * 1000 / median.value,
         runs=rounds.size,
         **ratio,
     )

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from compress.ranks import ROUND, by_energy, by_parameters, shape_of
+from distill.encoder_decoders import architecture
 from distill.errors import RecipeError
 from distill.layers import ARCHITECTURES, LayerNames, model_config, stack
 from distill.low_rank import LowRank, record_ranks, replace_map, whole
-from export.seq2seq.describe import architecture
 
 Batch = Mapping[str, torch.Tensor]
 RIDGE = 1e-6

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from distill.layers import Layer, LayerSize, layers, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import Layer, LayerSize, layers
 
 Batch = Mapping[str, torch.Tensor]
 RowLoss = Callable[[torch.Tensor, Batch], torch.Tensor]
@@ -57,7 +58,7 @@ def _gates(found: Sequence[Layer], rows: int) -> Iterator[list[torch.Tensor]]:
     handles = []
     for layer in found:
         for part, width, size in (
-            ("attention_output", layer.head_size, layer.size.heads),
+            ("attention_output", layer.heads.width, layer.size.heads),
             ("down", 1, layer.size.neurons),
         ):
             gate = torch.ones(rows, size, requires_grad=True)
@@ -121,6 +122,6 @@ def prune(model: nn.Module, scores: Sequence[Importance], heads: float, neurons:
     kept_neurons = choose([score.neurons for score in scores[:paid]], neurons, ROUND)
     kept_neurons += [list(range(layer.size.neurons)) for layer in found[paid:]]
     for layer, own_heads, own_neurons in zip(found, kept_heads, kept_neurons, strict=True):
-        layer.keep(own_heads, own_neurons)
+        layer.keep({"heads": own_heads, "neurons": own_neurons})
     record_sizes(model)
     return [layer.size for layer in found]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_model as load_weights
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -102,24 +102,29 @@ def _rebuild(folder: Path) -> nn.Module:
     """A potstill checkpoint: config, sizes and ranks, then every weight."""
     model = build(read_config(folder / "config.json"), folder)
     resize(model)
-    try:
-        model.load_state_dict(read_weights(folder), strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
+    load_strictly(model, folder)
     return model.eval()
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All weights of a checkpoint that potstill wrote, by name.
+def load_strictly(model: nn.Module, folder: Path) -> None:
+    """Fill a model with a folder's weights: each has to be there, and nothing else; tied ones are stored once.
+
+    What transformers never stores, as Marian's positions, which are computed, need not be there.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: weights and config do not fit, or the file cannot be read.
     """
-    path = folder / "model.safetensors"
     try:
-        return cast(dict[str, torch.Tensor], load_file(path))
+        missing, unexpected = load_weights(model, folder / "model.safetensors", strict=False)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read", [str(error)]) from error
+        raise CheckpointError(f"{folder / 'model.safetensors'} cannot be read", [str(error)]) from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
+    lacking = set(missing) - set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    problems = [f"{key} is missing" for key in sorted(lacking)]
+    problems += [f"{key} is not expected" for key in sorted(unexpected)]
+    if problems:
+        raise CheckpointError(f"{folder}: weights and config do not fit", problems)
 
 
 def _for_labels(model: nn.Module, task: Task) -> nn.Module:

@@ -1,21 +1,21 @@
-"""Where an encoder keeps its layers, heads and neurons; and how a layer is made smaller.
+"""Where models keep their layers, heads and neurons; and how a layer is made smaller.
 
-One line per architecture: everything that prunes, resizes or exports reads this table.
+One line per encoder here, and `encoder_decoders` for the others: everything that prunes or resizes reads these tables.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from distill import encoder_decoders
+from distill.encoder_decoders import Architecture, part
 from distill.errors import CheckpointError
-
-SIZES_KEY = "potstill_layer_sizes"
 
 
 @dataclass(frozen=True)
@@ -49,49 +49,88 @@ ARCHITECTURES = {
     "camembert": _BERT,
     "distilbert": _DISTILBERT,
 }
+KINDS = ("heads", "neurons", "cross_heads")
+"""What a layer is made of; only a decoder's has `cross_heads`, those that look at the source."""
 
 
 @dataclass(frozen=True)
 class LayerSize:
-    """What one layer holds: attention heads and feed-forward neurons."""
+    """What one layer holds: attention heads, feed-forward neurons, and in a decoder heads that look at the source."""
 
     heads: int
     neurons: int
+    cross_heads: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """The counts of what there is."""
+        return {kind: count for kind, count in asdict(self).items() if count}
+
+
+@dataclass(frozen=True)
+class Units:
+    """Heads or neurons: `width` rows of each of the maps `into`, and as many columns of the map `out`, are one.
+
+    `module` is what counts heads itself; `held_by` says what else is made for just so many of them.
+    """
+
+    into: tuple[nn.Linear, ...]
+    out: nn.Linear
+    width: int = 1
+    module: nn.Module | None = None
+    held_by: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many are there now."""
+        return self.out.in_features // self.width
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """Keep only these, in this order: the matrices get smaller."""
+        rows = torch.cat([torch.arange(one * self.width, (one + 1) * self.width) for one in chosen])
+        for linear in self.into:
+            _keep_rows(linear, rows)
+        _keep_columns(self.out, rows)
+        if self.module is not None:
+            _recount(self.module, len(chosen), self.width)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer's linear maps. Heads are rows of `query`, neurons are rows of `up`."""
+    """One layer of an encoder or decoder, and what it is made of."""
 
     module: nn.Module
-    names: LayerNames
-    head_size: int
+    heads: Units
+    neurons: Units
+    cross_heads: Units | None = None
 
-    def linear(self, part: str) -> nn.Linear:
-        """The linear map `part`: query, key, value, attention_output, up or down."""
-        return cast(nn.Linear, self.module.get_submodule(getattr(self.names, part)))
+    @property
+    def units(self) -> Mapping[str, Units]:
+        """Everything that can be counted, by its kind."""
+        found = {"heads": self.heads, "neurons": self.neurons}
+        return found if self.cross_heads is None else {**found, "cross_heads": self.cross_heads}
 
     @property
     def size(self) -> LayerSize:
-        """Heads and neurons that are there now."""
-        return LayerSize(self.linear("query").out_features // self.head_size, self.linear("up").out_features)
+        """How many of each are there now."""
+        return LayerSize(**{kind: units.count for kind, units in self.units.items()})
 
-    def keep(self, heads: Sequence[int], neurons: Sequence[int]) -> None:
-        """Keep only these heads and neurons, in this order: the matrices get smaller."""
-        rows = torch.cat([torch.arange(h * self.head_size, (h + 1) * self.head_size) for h in heads])
-        for part in ("query", "key", "value"):
-            _keep_rows(self.linear(part), rows)
-        _keep_columns(self.linear("attention_output"), rows)
-        chosen = torch.as_tensor(list(neurons))
-        _keep_rows(self.linear("up"), chosen)
-        _keep_columns(self.linear("down"), chosen)
-        _recount_heads(self.linear("query"), self.module, self.names, len(heads), self.head_size)
+    def linear(self, name: str) -> nn.Linear:
+        """An encoder's linear map: query, key, value, attention_output, up or down."""
+        (query, key, value), (up, *_) = self.heads.into, self.neurons.into
+        found = {"query": query, "key": key, "value": value, "up": up}
+        return {**found, "attention_output": self.heads.out, "down": self.neurons.out}[name]
+
+    def keep(self, kept: Mapping[str, Sequence[int]]) -> None:
+        """Keep only these of each kind, in this order; kinds that are not named stay whole."""
+        for kind, chosen in kept.items():
+            self.units[kind].keep(chosen)
 
 
 def _keep_rows(linear: nn.Linear, rows: torch.Tensor) -> None:
     """Keep these outputs of a linear map."""
     linear.weight = nn.Parameter(linear.weight.detach()[rows].clone())
-    linear.bias = nn.Parameter(linear.bias.detach()[rows].clone())
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach()[rows].clone())
     linear.out_features = len(rows)
 
 
@@ -101,14 +140,15 @@ def _keep_columns(linear: nn.Linear, columns: torch.Tensor) -> None:
     linear.in_features = len(columns)
 
 
-def _recount_heads(query: nn.Linear, layer: nn.Module, names: LayerNames, heads: int, head_size: int) -> None:
-    """Tell the attention module how many heads it has now, under the names that modules use."""
-    attention = layer.get_submodule(names.query.rpartition(".")[0])
+def _recount(attention: nn.Module, heads: int, width: int) -> None:
+    """Tell an attention module how many heads it has now, under the names that modules use."""
     sizes = {
         "num_attention_heads": heads,
+        "num_heads": heads,
         "n_heads": heads,
-        "all_head_size": heads * head_size,
-        "dim": heads * head_size,
+        "all_head_size": heads * width,
+        "dim": heads * width,
+        "inner_dim": heads * width,
     }
     for name, value in sizes.items():
         if hasattr(attention, name):
@@ -129,18 +169,48 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def layers(model: nn.Module) -> list[Layer]:
-    """The encoder's layers, described.
+    """The model's layers, described: an encoder's, or an encoder's and a decoder's.
 
     Raises:
         CheckpointError: the architecture has no description yet.
     """
     config = model_config(model)
+    if config.model_type in encoder_decoders.ARCHITECTURES:
+        return list(_of_both(model, encoder_decoders.architecture(config)))
     names = ARCHITECTURES.get(config.model_type)
     if names is None:
-        known = ", ".join(sorted(ARCHITECTURES))
+        known = ", ".join(sorted({**ARCHITECTURES, **encoder_decoders.ARCHITECTURES}))
         raise CheckpointError(f"cannot resize the layers of a {config.model_type} model; supported: {known}")
     head_size = config.hidden_size // config.num_attention_heads
-    return [Layer(module, names, head_size) for module in stack(model)[1]]
+    return [_of_encoder(module, names, head_size) for module in stack(model)[1]]
+
+
+def _of_encoder(module: nn.Module, names: LayerNames, head_size: int) -> Layer:
+    """One layer of an encoder."""
+    query, key, value, out, up, down = (
+        cast(nn.Linear, part(module, path))
+        for path in (names.query, names.key, names.value, names.attention_output, names.up, names.down)
+    )
+    attention = part(module, names.query.rpartition(".")[0])
+    return Layer(module, Units((query, key, value), out, head_size, attention), Units((up,), down))
+
+
+def _of_both(model: nn.Module, names: Architecture) -> Iterator[Layer]:
+    """The layers of an encoder-decoder: the encoder's first."""
+    for path, side in zip((names.encoder, names.decoder), names.sides, strict=True):
+        for module in part(model, f"{path}.{names.layers}"):
+            feed = part(module, side.feed)
+            neurons = Units(tuple(part(feed, name) for name in names.up), part(feed, names.down))
+            cross = _heads(part(module, side.cross), names, relative=False) if side.cross else None
+            yield Layer(module, _heads(part(module, side.attention), names, names.relative), neurons, cross)
+
+
+def _heads(attention: Any, names: Architecture, relative: bool) -> Units:
+    """The heads of an attention module of an encoder-decoder."""
+    *into, out = (part(attention, name) for name in names.projections)
+    width = getattr(attention, "head_dim", None) or attention.key_value_proj_dim
+    held_by = "all layers share one table of relative positions, a column a head" if relative else ""
+    return Units(tuple(into), out, width, attention, held_by)
 
 
 def model_config(model: nn.Module) -> Any:
@@ -157,51 +227,3 @@ def attention(model: nn.Module, name: str) -> Iterator[None]:
         yield
     finally:
         cast(Any, model).set_attn_implementation(before)
-
-
-def record_sizes(model: nn.Module) -> None:
-    """Write each layer's size into the config, so that the model can be built again."""
-    sizes = [asdict(layer.size) for layer in layers(model)]
-    setattr(model_config(model), SIZES_KEY, sizes)
-
-
-def apply_sizes(model: nn.Module) -> None:
-    """Make a fresh model's layers as small as its config says; a config without sizes changes nothing.
-
-    Raises:
-        CheckpointError: the sizes do not fit the model.
-    """
-    sizes = getattr(model_config(model), SIZES_KEY, None)
-    if sizes is None:
-        return
-    found = layers(model)
-    wanted = _read_sizes(sizes, [layer.size for layer in found])
-    for layer, size in zip(found, wanted, strict=True):
-        layer.keep(range(size.heads), range(size.neurons))
-
-
-def _read_sizes(value: object, full: Sequence[LayerSize]) -> list[LayerSize]:
-    """The sizes that a config names, none larger than the full model's.
-
-    Raises:
-        CheckpointError: they do not fit.
-    """
-    if not isinstance(value, list) or len(value) != len(full):
-        counted = len(value) if isinstance(value, list) else "no"
-        raise CheckpointError(f"the config names {counted} layer sizes for {len(full)} layers")
-    problems = [
-        f"layer {i}: expected heads from 1 to {most.heads} and neurons from 1 to {most.neurons}, found {size!r:.60}"
-        for i, (size, most) in enumerate(zip(value, full, strict=True))
-        if not _fits(size, most)
-    ]
-    if problems:
-        raise CheckpointError("the config names layer sizes that cannot be", problems)
-    return [LayerSize(size["heads"], size["neurons"]) for size in value]
-
-
-def _fits(size: object, most: LayerSize) -> bool:
-    """Whether this is one layer's size in a config."""
-    if not isinstance(size, dict):
-        return False
-    pairs = ((size.get("heads"), most.heads), (size.get("neurons"), most.neurons))
-    return all(type(count) is int and 1 <= count <= limit for count, limit in pairs)

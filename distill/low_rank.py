@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from distill.errors import CheckpointError
-from distill.layers import apply_sizes, model_config
+from distill.layer_sizes import apply_sizes
+from distill.layers import model_config
 
 RANKS_KEY = "potstill_ranks"
 

@@ -13,7 +13,8 @@ from torch import nn
 from distill.checkpoint import label_config, load_model
 from distill.config_file import build, read_config
 from distill.errors import RecipeError
-from distill.layers import SIZES_KEY, model_config, stack
+from distill.layer_sizes import SIZES_KEY
+from distill.layers import model_config, stack
 from distill.low_rank import resize, whole
 from distill.recipe import StudentRecipe
 from distill.task import Task

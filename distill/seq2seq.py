@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,20 +11,19 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedTokenizerBase
 
-from distill.checkpoint import from_pretrained, open_checkpoint, read_weights
+from distill.checkpoint import from_pretrained, load_strictly, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
-from distill.layers import SIZES_KEY, model_config
+from distill.layer_sizes import SIZES_KEY
+from distill.layers import model_config
 from distill.low_rank import RANKS_KEY, resize
 from distill.task import Task
 
 ARCHITECTURES = ("marian", "bart", "mbart", "m2m_100", "t5", "mt5")
 POSITIONS = "max_position_embeddings"
+GENERATION = "generation_config.json"
 IGNORED = -100
 """What stands in labels where nothing is learned."""
-GENERATION = "generation_config.json"
-RESIZED = (SIZES_KEY, RANKS_KEY)
-"""Keys of configs whose models transformers alone cannot build."""
 COMPUTED = ("final_logits_bias",)
 """Weights that a checkpoint may lack: they are zeros."""
 
@@ -38,51 +37,37 @@ def load_seq2seq(folder: Path) -> nn.Module:
     open_checkpoint(folder)
     config = read_config(folder / "config.json")
     _expect_known(config, folder)
-    if any(hasattr(config, key) for key in RESIZED):
-        return _rebuild(config, folder)
+    if hasattr(config, SIZES_KEY) or hasattr(config, RANKS_KEY):
+        return _smaller(config, folder)
     model, gaps = from_pretrained(AutoModelForSeq2SeqLM, folder)
-    _expect_whole(gaps, folder)
-    return model
-
-
-def _expect_whole(gaps: Sequence[str], folder: Path) -> None:
-    """Refuse a model with weights that no file filled.
-
-    Raises:
-        CheckpointError: naming them.
-    """
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
     if bad:
         raise CheckpointError(f"{folder}: weights are missing, or of another shape than the config's", bad)
+    return model
 
 
-def _rebuild(config: Any, folder: Path) -> nn.Module:
-    """A model whose layers potstill made smaller: config, sizes and ranks, then every weight."""
-    model = _from_config(config).float()
-    resize(model)
-    weights = read_weights(folder)
-    try:
-        gaps, strange = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}: weights and config do not fit", str(error).splitlines()[1:]) from error
-    if strange:
-        raise CheckpointError(f"{folder}: weights that the config has no place for", strange)
-    found, computed = model.state_dict(), cast(Any, model)._keys_to_ignore_on_load_missing or ()
-    filled = {found[key].data_ptr() for key in weights}  # tied weights share their memory
-    _expect_whole([key for key in gaps if key not in computed and found[key].data_ptr() not in filled], folder)
-    if (folder / GENERATION).exists():
-        cast(Any, model).generation_config = GenerationConfig.from_pretrained(folder)
-    return model.eval()
-
-
-def _from_config(config: Any) -> nn.Module:
-    """An encoder-decoder with random weights.
+def _smaller(config: Any, folder: Path) -> nn.Module:
+    """A model that was pruned or factorised: built from its config, made as small as that says, filled strictly.
 
     Raises:
-        CheckpointError: the config makes none.
+        CheckpointError: weights and config do not fit, or a file cannot be read.
+    """
+    model = _from_config(config)
+    resize(model)
+    load_strictly(model, folder)
+    if (folder / GENERATION).exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return cast(nn.Module, model.eval())
+
+
+def _from_config(config: Any) -> Any:
+    """A model with random weights.
+
+    Raises:
+        CheckpointError: no such model can be built.
     """
     try:
-        return cast(nn.Module, AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False))
+        return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # each architecture complains in its own way
         raise CheckpointError("no encoder-decoder can be built from the config", [first_line(error)]) from error
 
@@ -114,7 +99,7 @@ def build_seq2seq(
     _fill(config, tokenizer, given=source if isinstance(source, Mapping) else config.to_dict())
     _expect_room(config, task)
     torch.manual_seed(seed)
-    model = cast(Any, _from_config(config))
+    model = _from_config(config)
     model.generation_config.update(
         bad_words_ids=[[config.pad_token_id]],
         decoder_start_token_id=config.decoder_start_token_id,

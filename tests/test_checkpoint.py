@@ -15,7 +15,8 @@ from tiny_models import KINDS, LABELS, answer, tiny_batch, tiny_model
 
 from distill.checkpoint import fetch, head, load_model, load_tokenizer, open_checkpoint, save
 from distill.errors import CheckpointError, RecipeError
-from distill.layers import layers, model_config, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import layers, model_config
 from distill.task import Task
 
 TASK = Task("classification", LABELS, max_length=32)
@@ -275,7 +276,7 @@ def test_folders_of_any_name(ours: Path, tmp_path: Path, name: str) -> None:
 def test_a_pruned_checkpoint_can_answer_other_labels(tmp_path: Path) -> None:
     model = tiny_model("bert")
     for layer in layers(model):
-        layer.keep([0, 2], range(5))
+        layer.keep({"heads": [0, 2], "neurons": range(5)})
     record_sizes(model)
     save(model, toy_tokenizer(), TASK, tmp_path)
     found = load_model(tmp_path, Task("classification", ("spam", "ham")))

@@ -73,8 +73,8 @@ def test_int8_is_close(kind: str) -> None:
 def test_layers_of_different_sizes() -> None:
     model, batch = tiny_model("bert", layers=2), tiny_batch()
     first, second = layers(model)
-    first.keep([0, 2, 3], range(20))
-    second.keep([1], range(7))
+    first.keep({"heads": [0, 2, 3], "neurons": range(20)})
+    second.keep({"heads": [1], "neurons": range(7)})
     for build in (to_onnx(model, 20), fused(*read_classifier(model))):
         np.testing.assert_allclose(logits(build, batch), torch_logits(model, batch), atol=1e-4)
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from distill.checkpoint import load_model, save
 from distill.data import Split
-from distill.layers import layers, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import layers
 from distill.task import Task
 from export.bundle import Bundle, read_bundle
 from export.graph import export, inputs_of, to_onnx, torch_logits
@@ -52,8 +53,8 @@ def write_checkpoint(folder: Path, name: str, pruned: bool = False) -> Path:
     spread_weights(model)
     if pruned:
         first, second = layers(model)
-        first.keep([0, 2, 3], range(40))
-        second.keep([1], range(7))
+        first.keep({"heads": [0, 2, 3], "neurons": range(40)})
+        second.keep({"heads": [1], "neurons": range(7)})
         record_sizes(model)
     save(model, tokenizer, TASK, folder)
     return folder

@@ -14,7 +14,8 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from distill.checkpoint import load_model, save
 from distill.errors import CheckpointError
-from distill.layers import SIZES_KEY, LayerSize, apply_sizes, layers, model_config, record_sizes, stack
+from distill.layer_sizes import SIZES_KEY, apply_sizes, record_sizes
+from distill.layers import LayerSize, layers, model_config, stack
 from distill.task import Task
 
 KEPT = [((0, 2), range(0, 24, 3)), ((3,), range(5)), ((1, 0, 3), range(23, 11, -1)), ((0, 1, 2, 3), (7,))]
@@ -28,7 +29,7 @@ def switched_off(model: nn.Module, kept: Sequence[tuple[Sequence[int], Sequence[
         for layer, (heads, neurons) in zip(layers(model), kept, strict=True):
             read_from_heads = layer.linear("attention_output").weight
             for head in set(range(layer.size.heads)) - set(heads):
-                read_from_heads[:, head * layer.head_size : (head + 1) * layer.head_size] = 0
+                read_from_heads[:, head * layer.heads.width : (head + 1) * layer.heads.width] = 0
             read_from_neurons = layer.linear("down").weight
             for neuron in set(range(layer.size.neurons)) - set(neurons):
                 read_from_neurons[:, neuron] = 0
@@ -37,7 +38,7 @@ def switched_off(model: nn.Module, kept: Sequence[tuple[Sequence[int], Sequence[
 
 def shrunk(model: nn.Module, kept: Sequence[tuple[Sequence[int], Sequence[int]]]) -> nn.Module:
     for layer, (heads, neurons) in zip(layers(model), kept, strict=True):
-        layer.keep(list(heads), list(neurons))
+        layer.keep({"heads": list(heads), "neurons": list(neurons)})
     record_sizes(model)
     return model
 
@@ -124,7 +125,9 @@ def test_sizes_that_cannot_be(sizes: object) -> None:
 
 def test_an_architecture_without_a_description() -> None:
     model = GPT2ForSequenceClassification(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=10, pad_token_id=0))
-    with pytest.raises(CheckpointError, match=r"cannot resize the layers of a gpt2 model; supported: bert, camembert"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot resize the layers of a gpt2 model; supported: bart, bert, camembert"
+    ):
         layers(model)
 
 

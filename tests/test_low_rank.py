@@ -18,7 +18,8 @@ from translation_models import MODELS, TASK, source_batch, tiny_translator, toy_
 from compress.factorise import candidates
 from distill.checkpoint import load_model, save
 from distill.errors import CheckpointError
-from distill.layers import layers, model_config, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import layers, model_config
 from distill.low_rank import RANKS_KEY, LowRank, apply_ranks, low_rank_maps, record_ranks, replace_map, whole
 from distill.models import copied
 from distill.recipe import StudentRecipe
@@ -119,7 +120,7 @@ with torch.no_grad():
 def test_pruned_layers_can_have_factors_too(tmp_path: Path) -> None:
     model = tiny_model("bert")
     for layer in layers(model):
-        layer.keep([0, 2], range(12))
+        layer.keep({"heads": [0, 2], "neurons": range(12)})
     record_sizes(model)
     save(in_factors(model), toy_tokenizer(), CLASSES, tmp_path)
     assert torch.equal(answer(load_model(tmp_path), tiny_batch()), answer(model, tiny_batch()))
@@ -179,9 +180,9 @@ def test_a_config_without_ranks_changes_nothing() -> None:
     ("change", "message"),
     [
         (lambda ranks: ranks | {next(iter(ranks)): 2}, "weights and config do not fit"),
-        (lambda ranks: {}, "weights that the config has no place for"),
-        (lambda ranks: dict(list(ranks.items())[1:]), "weights that the config has no place for"),
-        (lambda ranks: ranks | {"model.encoder.layers.0.self_attn.q_proj": 3}, "no place for"),
+        (lambda ranks: {}, "weights and config do not fit"),
+        (lambda ranks: dict(list(ranks.items())[1:]), "weights and config do not fit"),
+        (lambda ranks: ranks | {"model.encoder.layers.0.self_attn.q_proj": 3}, "weights and config do not fit"),
     ],
 )
 def test_weights_of_other_ranks_are_refused(change: Any, message: str, tmp_path: Path) -> None:
@@ -201,9 +202,9 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     gone = "encoder.block.1.layer.1.DenseReluDense.wo.first.weight"
     del weights[gone]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="weights are missing") as caught:
+    with pytest.raises(CheckpointError, match="weights and config do not fit") as caught:
         load_seq2seq(tmp_path)
-    assert caught.value.problems == (gone,)
+    assert caught.value.problems == (f"{gone} is missing",)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])

@@ -15,7 +15,8 @@ from torch import nn
 
 from distill.checkpoint import load_model, save
 from distill.errors import CheckpointError, RecipeError
-from distill.layers import layers, model_config, record_sizes, stack
+from distill.layer_sizes import record_sizes
+from distill.layers import layers, model_config, stack
 from distill.models import build_student, chosen_layers, copied, evenly_spaced
 from distill.recipe import StudentRecipe
 from distill.task import Task
@@ -120,7 +121,7 @@ def test_narrower_students_get_the_leading_part(kind: str) -> None:
     config = model_config(student)
     assert (config.hidden_size, config.num_attention_heads, len(stack(student)[1])) == (8, 2, 2)
     for layer, source in zip(layers(student), (layers(teacher)[0], layers(teacher)[3]), strict=True):
-        assert (layer.size.heads, layer.size.neurons, layer.head_size) == (2, 20, 4)
+        assert (layer.size.heads, layer.size.neurons, layer.heads.width) == (2, 20, 4)
         assert torch.equal(layer.linear("query").weight, source.linear("query").weight[:8, :8])
         assert torch.equal(layer.linear("up").weight, source.linear("up").weight[:20, :8])
         assert torch.equal(layer.linear("down").bias, source.linear("down").bias[:8])
@@ -203,7 +204,7 @@ def test_a_config_that_asks_for_code(tmp_path: Path) -> None:
 def test_a_pruned_teacher_hands_on_its_layers_sizes(tmp_path: Path) -> None:
     teacher = tiny_model("bert")
     for number, layer in enumerate(layers(teacher)):
-        layer.keep(range(number + 1 if number < 3 else 2), range(5 + number))
+        layer.keep({"heads": range(number + 1 if number < 3 else 2), "neurons": range(5 + number)})
     record_sizes(teacher)
     student = copied(teacher, StudentRecipe(layers=(3, 2)))
     assert [(layer.size.heads, layer.size.neurons) for layer in layers(student)] == [(2, 8), (3, 7)]

@@ -185,7 +185,7 @@ def test_an_only_layer_loses_neurons() -> None:
 def test_neurons_come_in_multiples_that_processors_like() -> None:
     model = tiny_model("bert")
     for layer in layers(model):
-        layer.keep(range(4), [n % 24 for n in range(160)])
+        layer.keep({"heads": range(4), "neurons": [n % 24 for n in range(160)]})
     sizes = prune(model, scores(model), 0.25, 0.5)
     assert all(size.neurons % 32 == 0 and size.neurons >= 32 for size in sizes)
 

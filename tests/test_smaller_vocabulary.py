@@ -22,7 +22,8 @@ from distill.checkpoint import load_model, load_tokenizer, save
 from distill.data import Split
 from distill.errors import CheckpointError, DataError
 from distill.files import read_json
-from distill.layers import layers, record_sizes
+from distill.layer_sizes import record_sizes
+from distill.layers import layers
 from distill.seq2seq import load_seq2seq, set_languages
 from distill.smaller_vocabulary import Pruned, prune_vocabulary, sizes
 from distill.task import Task
@@ -73,7 +74,7 @@ def test_classifiers_answer_as_before(kind: str, narrowed: bool, tmp_path: Path)
     torch.manual_seed(0)
     model: Any = AutoModelForSequenceClassification.from_config(config).eval()
     if narrowed:
-        layers(model)[0].keep([0, 2], range(7))
+        layers(model)[0].keep({"heads": [0, 2], "neurons": range(7)})
         record_sizes(model)
     texts = [text for text, _ in toy_rows(6)]
     pruned = prune_vocabulary(model, tokenizer, texts)

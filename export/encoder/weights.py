@@ -87,7 +87,7 @@ def _embeddings(model: nn.Module, names: Architecture) -> dict[str, Array]:
 def _layer(layer: Layer, names: Architecture, stem: str, last: bool) -> dict[str, Array]:
     """One layer. The last one's queries stand apart, for only its first position is asked for."""
     query, key, value = (layer.linear(part) for part in ("query", "key", "value"))
-    scale = layer.head_size**-0.5
+    scale = layer.heads.width**-0.5
     found = (
         _product(f"{stem}.attention.query", [query], (scale,)) | _product(f"{stem}.attention.kv", [key, value])
         if last

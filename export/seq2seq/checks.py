@@ -8,13 +8,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from distill.checkpoint import check_finite
+from distill.encoder_decoders import ARCHITECTURES, architecture
 from distill.errors import CheckpointError
 from distill.task import Task
 from export.decoding import Decoding
 from export.exportable import EMBEDDED_LIMIT
 from export.graphs.operators import KNOWN_ACTIVATIONS
 from export.graphs.writer import LEAST_OPSET
-from export.seq2seq.describe import ARCHITECTURES, architecture
 
 UNSUPPORTED = {
     "repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "min_length": 0, "begin_suppress_tokens": None,

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distill.encoder_decoders import Architecture, Side, architecture, part
 from distill.low_rank import LowRank, matrix
 from export.graphs.plan import LOWEST, Plan
-from export.seq2seq.describe import Architecture, Side, architecture, part
 
 Array = NDArray[np.float32]
 Named = Iterator[tuple[str, Array]]

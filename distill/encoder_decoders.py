@@ -1,6 +1,6 @@
-"""What each architecture calls its parts, and the plan and weights that are read off one of its models.
+"""What each encoder-decoder calls its parts: what prunes, resizes or exports them reads this table.
 
-Adding an architecture whose layers are an encoder-decoder's is adding a description here.
+Adding an architecture is adding a description here.
 """
 
 from __future__ import annotations
