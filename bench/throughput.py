@@ -21,7 +21,7 @@ from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libr
 from distill.errors import RecipeError
 from distill.label import label
 from distill.models import copied
-from distill.recipe import Recipe, TrainingRecipe
+from distill.recipe import DistillationTraining, Recipe, TrainingRecipe
 from distill.sources import default_cache
 from distill.student import distil
 from distill.teach import teach
@@ -42,7 +42,8 @@ def ways(recipe: Recipe, base: Path, steps: int) -> Ways:
     teacher, tokenizer = load_model(source, dataset.task, recipe.seed), load_tokenizer(source)
     signals = label(teacher, tokenizer, dataset, "")
     changes = {"max_steps": steps, "eval_strategy": "steps", "eval_steps": steps}
-    training = TrainingRecipe.model_validate({**recipe.student.training.model_dump(), **changes})
+    own = recipe.student.training or DistillationTraining()
+    training = TrainingRecipe.model_validate({**own.model_dump(), **changes})
     settings = recipe.student.model_copy(update={"training": training})
 
     def plain(work: Path) -> float:

@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from compress.ranks import ROUND, by_energy, by_parameters, shape_of
+from distill.batches import Batch
 from distill.encoder_decoders import architecture
 from distill.errors import RecipeError
 from distill.layers import ARCHITECTURES, LayerNames, model_config, stack
+from distill.losses import UNLABELLED
 from distill.low_rank import LowRank, record_ranks, replace_map, whole
 
-Batch = Mapping[str, torch.Tensor]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "use_cache")
 RIDGE = 1e-6
 """Share of the mean energy."""
 PARTS = ("attention_output", "up", "down")
@@ -62,8 +64,8 @@ def factorise(
 ) -> Factorised:
     """A copy of `model` with low ranks, which its config records; give `energy` or `parameters`, both below 1.
 
-    `batches` are inputs of the model without padding; for `weighting` "none" they are not read. Factors that were there
-    before are multiplied out first.
+    `batches` are of rows as the model gets them; for `weighting` "none" they are not read. Factors that were there are
+    multiplied out first.
 
     Raises:
         CheckpointError: the architecture has no description.
@@ -121,30 +123,40 @@ def _of_translator(model: nn.Module) -> Iterator[str]:
 
 
 def moments(model: nn.Module, maps: Mapping[str, nn.Linear], batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
-    """For each map the sum of x x^T over its inputs, or of y y^T of its outputs W x, whichever is smaller.
+    """For each map the sum of x x^T over its inputs, or of y y^T over its outputs W x, whichever is smaller.
 
-    `batches` have no padding: every position counts.
+    Padding does not count: sources have an `attention_mask`, and the `labels` of targets say where these end.
     """
     model.eval()
     sums = {path: torch.zeros([min(each.weight.shape)] * 2) for path, each in maps.items()}
-    handles = [each.register_forward_hook(_adding(sums[path])) for path, each in maps.items()]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                model(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for batch in batches:
+        hooks = {path: _adding(total, _there(path, batch)) for path, total in sums.items()}
+        handles = [maps[path].register_forward_hook(hook) for path, hook in hooks.items()]
+        try:
+            with torch.no_grad():
+                model(**{key: value for key, value in batch.items() if key in INPUTS})
+        finally:
+            for handle in handles:
+                handle.remove()
     return sums
 
 
-def _adding(total: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+def _there(path: str, batch: Batch) -> torch.Tensor:
+    """Which positions `(batch, length)` of what a map reads are no padding."""
+    if "decoder" in path.split("."):
+        return cast(torch.Tensor, batch["labels"] != UNLABELLED)
+    return cast(torch.Tensor, batch["attention_mask"] != 0)
+
+
+def _adding(
+    total: torch.Tensor, there: torch.Tensor
+) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
     """A hook that adds up the second moments of a map's narrower side."""
 
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         linear = cast(nn.Linear, module)
         narrow = inputs[0] if _reads_less(linear) else output if linear.bias is None else output - linear.bias
-        rows = narrow.reshape(-1, narrow.shape[-1]).float()
+        rows = narrow[there].float()
         total.addmm_(rows.T, rows)
 
     return hook

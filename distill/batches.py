@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -15,6 +16,12 @@ from distill.data import Split
 from distill.task import Task
 
 Example = dict[str, Any]
+Batch = Mapping[str, Any]
+RowLoss = Callable[[nn.Module, Batch], torch.Tensor]
+"""The loss of each row `(batch,)` of a model on a batch."""
+
+ASKED_AT_ONCE = 16
+"""Rows a batch where a model is looked at and not trained."""
 
 
 def encode(
@@ -36,6 +43,18 @@ def collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example]) -> dict
     inputs = [{key: value for key, value in row.items() if key not in extra} for row in rows]
     columns = {key: torch.as_tensor(np.asarray([row[key] for row in rows])) for key in extra if key in rows[0]}
     return {**tokenizer.pad(inputs, return_tensors="pt"), **columns}
+
+
+def drawn(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` rows, drawn by a seed."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [rows[number] for number in order[:count]]
+
+
+def chunks(rows: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+    """The rows in order, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 class ByLength(Sampler[int]):

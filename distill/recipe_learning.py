@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distill.sections import CLASSIFICATION, TRANSLATION, Count, Fraction, Positive, Section
+from distill.sections import CLASSIFICATION, TRANSLATION, Count, Fraction, Positive, Section, Share
 
 ModelConfig = str | dict[str, Any]
 """The path of a config.json, or its keys."""
@@ -164,7 +164,14 @@ class DistillationRecipe(Section):
         description="train with int8's rounding of weights and inputs",
         json_schema_extra=CLASSIFICATION,
     )
-    training: DistillationTraining = Field(DistillationTraining(), description="how the student is trained")
+    targets: Literal["distilled", "references", "both"] = Field(
+        "distilled",
+        description="what is learned: the teacher's translations, the data's own, or both",
+        json_schema_extra=TRANSLATION,
+    )
+    training: DistillationTraining | None = Field(
+        DistillationTraining(), description="how the student is trained; null: not at all"
+    )
 
 
 class StudentRecipe(DistillationRecipe):
@@ -205,11 +212,6 @@ class StudentRecipe(DistillationRecipe):
         description="pieces that are kept of the vocabulary that the student starts with: all, or those that the texts "
         "it learns from use",
     )
-    targets: Literal["distilled", "references", "both"] = Field(
-        "distilled",
-        description="what is learned: the teacher's translations, the data's own, or both",
-        json_schema_extra=TRANSLATION,
-    )
 
     @model_validator(mode="after")
     def _one_start(self) -> StudentRecipe:
@@ -219,6 +221,32 @@ class StudentRecipe(DistillationRecipe):
             raise ValueError(
                 "give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)"
             )
+        return self
+
+
+class FactoriseRecipe(DistillationRecipe):
+    """Linear maps to put in two factors of low rank, and the recovery after it.
+
+    These are the feed-forwards' and those after attention, of the pruned student where it is pruned. A map for which no
+    rank saves anything stays whole.
+    """
+
+    energy: Share | None = Field(None, description="share of the energy of each map's outputs that its rank keeps")
+    parameters: Share | None = Field(
+        None,
+        description="share of these maps' parameters that stays, spread over them by what a rank is worth; left out: "
+        "0.5, unless `energy` is given",
+    )
+    weighting: Literal["inputs", "none"] = Field(
+        "inputs",
+        description="what is kept of a map: its outputs on training rows, or its matrix whatever it is given",
+    )
+    calibration_examples: Positive = Field(256, description="training rows that the inputs are taken from")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> FactoriseRecipe:
+        if self.energy is not None and self.parameters is not None:
+            raise ValueError("give `energy` or `parameters`, not both")
         return self
 
 

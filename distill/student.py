@@ -36,13 +36,16 @@ def distil(
     """Train `student` in place towards the teacher's logits and the labels; its best weights on validation stay.
 
     Rows of the unlabelled split, if there is one, count with the teacher's part of the loss alone. With
-    `recipe.quantization_aware` the student learns, and is judged, with int8's rounding.
+    `recipe.quantization_aware` the student learns, and is judged, with int8's rounding. Without `recipe.training`
+    nothing is learned.
 
     Raises:
         DataError: the signals are of other examples or labels.
         InterruptedRunError: asked to stop.
         RunError: the loss is not finite, or disk or memory are full.
     """
+    if recipe.training is None:
+        return {}
     course = Course(
         stage,
         _rows(tokenizer, dataset, signals),

@@ -21,7 +21,7 @@ from distill.label import ASKED
 from distill.loop import Judge
 from distill.losses import UNLABELLED
 from distill.progress import Report, silent
-from distill.recipe import StudentRecipe, TrainingRecipe
+from distill.recipe import DistillationRecipe, TrainingRecipe
 from distill.smaller_vocabulary import Pruned
 from distill.task import Task
 from distill.token_batches import collate_pairs, encode_pairs, lengths
@@ -61,7 +61,7 @@ def distil_pairs(
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
     found: Translations | None,
-    recipe: StudentRecipe,
+    recipe: DistillationRecipe,
     work: Path,
     seed: int,
     stage: str = "student",
@@ -70,13 +70,16 @@ def distil_pairs(
     """Train `student` in place on the teacher's translations, on the data's own, or on both (`recipe.targets`).
 
     Where the teacher's words are known, they count with `recipe.alpha`. Translations that never ended are left out.
+    Without `recipe.training` nothing is learned.
 
     Raises:
         DataError: the signals are of other examples, another temperature, or pieces of another tokenizer.
         InterruptedRunError: asked to stop.
         RunError: the loss is not finite, or disk or memory are full.
     """
-    rows = _rows(tokenizer, dataset, found, recipe)
+    if recipe.training is None:
+        return {}
+    rows = learned_rows(tokenizer, dataset, found, recipe)
     smoothing = recipe.training.label_smoothing_factor
     loss = partial(word_loss, temperature=recipe.temperature, alpha=recipe.alpha, smoothing=smoothing)
     result = _trained(stage, student, tokenizer, rows, loss, dataset, recipe.training, work, seed, report)
@@ -103,10 +106,14 @@ def _trained(
     return {**result, "signature": corpus_score(task.metric, ["a"], ["a"], task.target_language)[1]}
 
 
-def _rows(
-    tokenizer: PreTrainedTokenizerBase, dataset: Dataset, found: Translations | None, recipe: StudentRecipe
+def learned_rows(
+    tokenizer: PreTrainedTokenizerBase, dataset: Dataset, found: Translations | None, recipe: DistillationRecipe
 ) -> list[Example]:
-    """What a student learns from, numbered."""
+    """What a student learns from, numbered: pairs of ids, with the teacher's words where they are known.
+
+    Raises:
+        DataError: the signals do not fit, or none of the translations came to an end.
+    """
     rows: list[Example] = []
     if recipe.targets != "references":
         assert found is not None
@@ -121,7 +128,7 @@ def _rows(
     return [row | {"row": number} for number, row in enumerate(rows)]
 
 
-def _expect_fitting(tokenizer: PreTrainedTokenizerBase, found: Translations, recipe: StudentRecipe) -> None:
+def _expect_fitting(tokenizer: PreTrainedTokenizerBase, found: Translations, recipe: DistillationRecipe) -> None:
     """Refuse words of another tokenizer or temperature; whole translations fit any student.
 
     Raises:

@@ -27,6 +27,7 @@ RECIPE_COMMANDS = [
     ("compress", "run", "recipe.yaml"),
     ("compress", "run", "recipe.yaml", "--dry-run"),
     ("compress", "prune", "recipe.yaml"),
+    ("compress", "factorise", "recipe.yaml"),
     ("compress", "export", "--onnx", "recipe.yaml"),
     ("compress", "quantize", "recipe.yaml"),
     ("compress", "bench", "recipe.yaml"),

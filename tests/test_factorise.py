@@ -45,7 +45,8 @@ def rows(count: int = 12, length: int = 9) -> Iterator[dict[str, torch.Tensor]]:
 def pairs(model: Any, count: int = 12) -> Iterator[dict[str, torch.Tensor]]:
     """Inputs of encoder-decoders without padding, one at a time."""
     for batch in rows(count):
-        yield batch | {"decoder_input_ids": batch["input_ids"].flip(1)[:, :6]}
+        target = batch["input_ids"].flip(1)[:, :6]
+        yield batch | {"decoder_input_ids": target, "labels": target}
 
 
 def random_map(inputs: int, outputs: int, seed: int) -> tuple[nn.Linear, torch.Tensor]:
@@ -56,8 +57,20 @@ def random_map(inputs: int, outputs: int, seed: int) -> tuple[nn.Linear, torch.T
     return linear, states
 
 
+class Single(nn.Module):
+    """A model that is one map."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.map = linear
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        return self.map(input_ids)
+
+
 def moment_of(linear: nn.Linear, states: torch.Tensor) -> torch.Tensor:
-    return moments(nn.Sequential(linear), {"0": linear}, [{"input": states}])["0"]
+    there = torch.ones(1, len(states), dtype=torch.long)
+    return moments(Single(linear), {"map": linear}, [{"input_ids": states[None], "attention_mask": there}])["map"]
 
 
 def lost(linear: nn.Linear, made: Any, states: torch.Tensor) -> float:
@@ -104,6 +117,23 @@ def test_directions_by_hand() -> None:
     torch.testing.assert_close(found.energies, torch.tensor([100.0, 4.0], dtype=torch.float64), rtol=1e-4, atol=0)
     made = factors(linear, found, 1)
     torch.testing.assert_close(made.matrix(), torch.diag(torch.tensor([0.0, 1.0])), atol=1e-6, rtol=0)
+
+
+def test_padding_does_not_count() -> None:
+    """Rows of different lengths in one batch are as they are one by one, in encoder and decoder."""
+    model, alone, torn = tiny_translator("marian"), [], []
+    ids = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(3))
+    for row, (source, target) in enumerate(((7, 4), (5, 6))):
+        own = {"input_ids": ids[row : row + 1, :source], "attention_mask": torch.ones(1, source, dtype=torch.long)}
+        alone.append(own | {name: ids[row : row + 1, :target] for name in ("decoder_input_ids", "labels")})
+        torn.append((torch.arange(7) < source, torch.arange(7) < target))
+    masks, targets = (torch.stack(each) for each in zip(*torn, strict=True))
+    together = {"input_ids": ids, "attention_mask": masks.long(), "decoder_input_ids": ids}
+    together["labels"] = torch.where(targets, ids, -100)
+    maps = candidates(model)
+    wanted, found = moments(model, maps, alone), moments(model, maps, [together])
+    for path, each in wanted.items():
+        torch.testing.assert_close(found[path], each, rtol=1e-3, atol=1e-3 * float(each.abs().max()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from distill.batches import Batch, RowLoss
 from distill.opened import Manifest, Run
-from distill.recipe import Recipe
+from distill.recipe import DistillationRecipe, Recipe
 from distill.tasks import classification, translation
 
 Settings = Callable[[Recipe], Mapping[str, Any]]
@@ -19,7 +23,9 @@ Make = Callable[[Run, Path], Manifest]
 class Kind:
     """How teachers, signals and students of one kind of task are made, and what in the recipe they depend on.
 
-    `together`: every process asks the teacher its part, and what is answered is kept when the step is cut off.
+    `load` reads such a model and its tokenizer, `asked_batches` gives so many of the rows that it learns from, and
+    `row_loss` what it minimises, a row; `recover` distils again after it was made smaller. `together`: every process
+    asks the teacher its part, and what is answered is kept when the step is cut off.
     """
 
     teacher_settings: Settings
@@ -29,6 +35,10 @@ class Kind:
     before_student: Callable[[Recipe], Mapping[str, str]]
     student_settings: Settings
     make_student: Make
+    load: Callable[[Path], tuple[nn.Module, PreTrainedTokenizerBase]]
+    asked_batches: Callable[[Run, nn.Module, PreTrainedTokenizerBase, DistillationRecipe, int], list[Batch]]
+    row_loss: Callable[[DistillationRecipe], RowLoss]
+    recover: Callable[[Run, nn.Module, PreTrainedTokenizerBase, DistillationRecipe, str], Manifest]
     together: bool
 
 
@@ -41,6 +51,10 @@ KINDS: Mapping[str, Kind] = {
         classification.before_student,
         classification.student_settings,
         classification.make_student,
+        classification.load,
+        classification.asked_batches,
+        classification.row_loss,
+        classification.recover,
         together=False,
     ),
     "translation": Kind(
@@ -51,6 +65,10 @@ KINDS: Mapping[str, Kind] = {
         translation.before_student,
         translation.student_settings,
         translation.make_student,
+        translation.load,
+        translation.asked_batches,
+        translation.row_loss,
+        translation.recover,
         together=True,
     ),
 }

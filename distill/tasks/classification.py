@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
 from distill import files, signals
+from distill.batches import ASKED_AT_ONCE, Batch, RowLoss, chunks, collate, drawn, encode
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.config_file import read_config
 from distill.errors import DataError
 from distill.label import label
+from distill.losses import distillation_rows
 from distill.models import build_student
 from distill.opened import Manifest, Run
-from distill.recipe import Recipe
+from distill.recipe import DistillationRecipe, Recipe
 from distill.smaller_vocabulary import learned_texts, prune_vocabulary
 from distill.student import distil
 from distill.task import Task
@@ -100,3 +106,37 @@ def make_student(opened: Run, folder: Path) -> Manifest:
     result = distil(model, tokenizer, dataset, found, recipe.student, work, recipe.seed, report=opened.report)
     save(model, tokenizer, dataset.task, folder)
     return {**result, **shrunk}
+
+
+def load(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A classifier and its tokenizer."""
+    return load_model(folder), load_tokenizer(folder)
+
+
+def asked_batches(
+    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, count: int
+) -> list[Batch]:
+    """At most `count` training rows, drawn by the seed, with the teacher's logits."""
+    split, task = opened.dataset.splits["train"], opened.dataset.task
+    found = signals.read(opened.folder / "signals").of(split.ids, task.labels)
+    rows = drawn(encode(tokenizer, split, task, found), count, opened.recipe.seed)
+    return [collate(tokenizer, part) for part in chunks(rows, ASKED_AT_ONCE)]
+
+
+def row_loss(recipe: DistillationRecipe) -> RowLoss:
+    """The distillation loss of each row of a batch."""
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
+        logits = model(**inputs).logits
+        return distillation_rows(logits, batch["teacher_logits"], batch["labels"], recipe.temperature, recipe.alpha)
+
+    return loss
+
+
+def recover(
+    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, stage: str
+) -> Manifest:
+    """Distil again after a model was made smaller, in place."""
+    found, work = signals.read(opened.folder / "signals"), opened.work(stage)
+    return distil(model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report)

@@ -5,30 +5,34 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from distill import files, processes, translations
+from distill.batches import ASKED_AT_ONCE, Batch, RowLoss, chunks, drawn
 from distill.checkpoint import load_tokenizer, save
 from distill.dataset import Dataset
 from distill.errors import CheckpointError, MissingExtraError
 from distill.label_pairs import Teacher, label_pairs
 from distill.opened import Manifest, Run
-from distill.recipe import Recipe, VocabularyRecipe
+from distill.recipe import DistillationRecipe, Recipe, VocabularyRecipe
 from distill.sections import settings
-from distill.seq2seq import build_seq2seq, load_seq2seq, set_languages
+from distill.seq2seq import IGNORED, build_seq2seq, load_seq2seq, set_languages
 from distill.seq2seq_student import build_seq2seq_student
 from distill.smaller_vocabulary import Pruned, learned_texts, prune_vocabulary
 from distill.task import Task
+from distill.token_batches import collate_pairs
 from distill.translate import Engine
-from distill.translation import distil_pairs, for_vocabulary, teach_pairs
+from distill.translation import distil_pairs, for_vocabulary, learned_rows, teach_pairs
 from distill.translations import Translations
 from distill.two_sided import with_prefix
-from distill.vocabulary import train_vocabulary
+from distill.vocabulary import tokenizer_sum, train_vocabulary
 
 LOG = logging.getLogger("potstill")
 VOCABULARY = "vocabulary"
@@ -174,3 +178,51 @@ def _with_used_pieces(
     pruned = prune_vocabulary(model, tokenizer, [*learned_texts(dataset), *(found.texts if found else ())])
     set_languages(pruned.model, pruned.tokenizer, dataset.task)
     return pruned, None if found is None else for_vocabulary(found, tokenizer, pruned)
+
+
+def load(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """An encoder-decoder and its tokenizer."""
+    return load_seq2seq(folder), load_tokenizer(folder)
+
+
+def asked_batches(
+    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, count: int
+) -> list[Batch]:
+    """At most `count` of the pairs that the student learns from, drawn by the seed."""
+    set_languages(model, tokenizer, opened.dataset.task)
+    rows = drawn(
+        learned_rows(tokenizer, opened.dataset, _signals(opened, tokenizer, recipe), recipe), count, opened.recipe.seed
+    )
+    return [collate_pairs(tokenizer.pad_token_id, model, part) for part in chunks(rows, ASKED_AT_ONCE)]
+
+
+def row_loss(recipe: DistillationRecipe) -> RowLoss:
+    """The cross-entropy a word of each row of a batch."""
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        inputs = {key: value for key, value in batch.items() if key not in ("labels", "row")}
+        labels = batch["labels"]
+        words = functional.cross_entropy(
+            model(**inputs).logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )
+        return cast(torch.Tensor, words.sum(1) / (labels != IGNORED).sum(1).clamp(min=1))
+
+    return loss
+
+
+def recover(
+    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, stage: str
+) -> Manifest:
+    """Distil again after a model was made smaller, in place."""
+    set_languages(model, tokenizer, opened.dataset.task)
+    found, work = _signals(opened, tokenizer, recipe), opened.work(stage)
+    return distil_pairs(model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report)
+
+
+def _signals(opened: Run, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe) -> Translations | None:
+    """What the teacher said, if the student learns from it; its words only for a student of its vocabulary."""
+    if recipe.targets == "references":
+        return None
+    found = translations.read(opened.folder / "signals")
+    fits = found.words is None or found.tokenizer == tokenizer_sum(tokenizer)
+    return found if fits else replace(found, words=None)
