@@ -38,10 +38,13 @@ def run_factorise(opened: Run, recipe: FactoriseRecipe) -> Manifest:
 
     def make(folder: Path) -> Manifest:
         model, tokenizer = kind.load(opened.folder / _source(opened))
-        weighted = recipe.weighting == "inputs"
-        rows = kind.asked_batches(opened, model, tokenizer, recipe, recipe.calibration_examples) if weighted else []
-        parameters = SHARE if recipe.energy is None and recipe.parameters is None else recipe.parameters
-        found = factorise(model, rows, energy=recipe.energy, parameters=parameters, weighting=recipe.weighting)
+        batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.calibration_examples)
+        found = factorise(
+            *(model, batches, kind.row_loss(recipe)),
+            energy=recipe.energy,
+            parameters=SHARE if recipe.energy is None and recipe.parameters is None else recipe.parameters,
+            weighting=recipe.weighting,
+        )
         result = kind.recover(opened, found.model, tokenizer, recipe, "factorise")
         save(found.model, tokenizer, task, folder)
         return {**result, "ranks": dict(found.ranks), "parameters": found.parameters, "energy": found.energy}

@@ -41,10 +41,14 @@ def shape_of(linear: nn.Module) -> Shape:
     return Shape(int(cast(Any, linear).in_features), int(cast(Any, linear).out_features))
 
 
+def shares(energies: torch.Tensor) -> torch.Tensor:
+    """What each direction has of a map's energy; nothing where there is none."""
+    return energies / energies.sum().clamp(min=torch.finfo(energies.dtype).tiny)
+
+
 def rank_for(energies: torch.Tensor, share: float, multiple: int = ROUND) -> int:
     """The least rank that keeps this share of a map's energy, rounded up to a multiple."""
-    kept = energies.cumsum(0) / energies.sum().clamp(min=torch.finfo(energies.dtype).tiny)
-    rank = int((kept < share - 1e-12).sum()) + 1
+    rank = int((shares(energies).cumsum(0) < share - 1e-12).sum()) + 1
     return multiple * -(-rank // multiple)
 
 
@@ -57,19 +61,18 @@ def by_energy(
 
 
 def by_parameters(
-    energies: Sequence[torch.Tensor], shapes: Sequence[Shape], share: float, multiple: int = ROUND
+    worths: Sequence[torch.Tensor], shapes: Sequence[Shape], share: float, multiple: int = ROUND
 ) -> list[int | None]:
     """A rank for each map, so that all together keep at most this share of their parameters; None: the map stays whole.
 
-    Rank is given out in steps of `multiple`, each to the map where it keeps most for a parameter: worth is the share of
-    the map's own energy, so that layers with large outputs are not better off. The last step makes a map whole. Every
-    map has one step at least.
+    `worths` are what each direction of a map is worth, comparable between maps. Rank is given out in steps of
+    `multiple`, each where it is worth most for a parameter. Every map has one at least; the last makes it whole.
 
     Raises:
         RecipeError: the share is less than one step of each map.
     """
     total = sum(each.parameters for each in shapes)
-    steps = [list(_steps(each, shape, multiple)) for each, shape in zip(energies, shapes, strict=True)]
+    steps = [list(_steps(each, shape, multiple)) for each, shape in zip(worths, shapes, strict=True)]
     taken = [1] * len(steps)
     least = sum(own[0][1] for own in steps)
     if least > share * total:
@@ -92,11 +95,10 @@ def by_parameters(
     return [None if count == len(own) else count * multiple for count, own in zip(taken, steps, strict=True)]
 
 
-def _steps(energies: torch.Tensor, shape: Shape, multiple: int) -> Iterator[Step]:
+def _steps(worths: torch.Tensor, shape: Shape, multiple: int) -> Iterator[Step]:
     """The steps of a map's rank that save something, and the last one, which makes it whole."""
-    shares = energies / energies.sum().clamp(min=torch.finfo(energies.dtype).tiny)
     rank = 0
     while (rank + multiple) * shape.per_rank < shape.parameters:
-        yield float(shares[rank : rank + multiple].sum()), multiple * shape.per_rank
+        yield float(worths[rank : rank + multiple].sum()), multiple * shape.per_rank
         rank += multiple
-    yield float(shares[rank:].sum()), shape.parameters - rank * shape.per_rank
+    yield float(worths[rank:].sum()), shape.parameters - rank * shape.per_rank

@@ -231,17 +231,18 @@ class FactoriseRecipe(DistillationRecipe):
     rank saves anything stays whole.
     """
 
-    energy: Share | None = Field(None, description="share of the energy of each map's outputs that its rank keeps")
+    energy: Share | None = Field(None, description="share of the energy of each map that its rank keeps")
     parameters: Share | None = Field(
         None,
         description="share of these maps' parameters that stays, spread over them by what a rank is worth; left out: "
         "0.5, unless `energy` is given",
     )
-    weighting: Literal["inputs", "none"] = Field(
-        "inputs",
-        description="what is kept of a map: its outputs on training rows, or its matrix whatever it is given",
+    weighting: Literal["loss", "inputs", "none"] = Field(
+        "loss",
+        description="what is kept of a map: its outputs on training rows, each as far as the loss depends on it; these "
+        "outputs, all alike; or its matrix whatever it is given",
     )
-    calibration_examples: Positive = Field(256, description="training rows that the inputs are taken from")
+    calibration_examples: Positive = Field(256, description="training rows that are looked at")
 
     @model_validator(mode="after")
     def _one_measure(self) -> FactoriseRecipe:

@@ -16,8 +16,10 @@ from torch import nn
 from translation_models import MODELS, TASK, opened, source_batch, tiny_translator
 
 from compress import int8
-from compress.factorise import candidates, directions, factorise, factors, moments
+from compress.factorise import Weighting, candidates, factorise
+from compress.factors import directions, factors
 from compress.half import narrowed
+from compress.observed import Observed, observe
 from compress.operators import LEAST_OPSET, Fused
 from compress.products import count_products
 from compress.translation_int8 import quantize_translation
@@ -49,6 +51,15 @@ def pairs(model: Any, count: int = 12) -> Iterator[dict[str, torch.Tensor]]:
         yield batch | {"decoder_input_ids": target, "labels": target}
 
 
+def row_loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    """A loss of each row: how far its logits are from 0."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs).logits
+    if "labels" in batch:
+        logits = logits * (batch["labels"] != -100)[..., None]
+    return logits.square().flatten(1).sum(1)  # type: ignore[no-any-return]
+
+
 def random_map(inputs: int, outputs: int, seed: int) -> tuple[nn.Linear, torch.Tensor]:
     """A map, and inputs `(200, in)` of which some directions are much larger than others."""
     torch.manual_seed(seed)
@@ -68,9 +79,9 @@ class Single(nn.Module):
         return self.map(input_ids)
 
 
-def moment_of(linear: nn.Linear, states: torch.Tensor) -> torch.Tensor:
+def seen_of(linear: nn.Linear, states: torch.Tensor, loss: Any = None) -> Observed:
     there = torch.ones(1, len(states), dtype=torch.long)
-    return moments(Single(linear), {"map": linear}, [{"input_ids": states[None], "attention_mask": there}])["map"]
+    return observe(Single(linear), {"map": linear}, [{"input_ids": states[None], "attention_mask": there}], loss)["map"]
 
 
 def lost(linear: nn.Linear, made: Any, states: torch.Tensor) -> float:
@@ -86,7 +97,7 @@ shapes = st.tuples(st.integers(2, 12), st.integers(2, 12), st.integers(0, 99))
 def test_weighted_factors_lose_less_than_plain_ones(shape: tuple[int, int, int], cut: float) -> None:
     linear, states = random_map(*shape)
     rank = max(1, int(cut * min(shape[:2])))
-    weighted, plain = directions(linear, moment_of(linear, states)), directions(linear)
+    weighted, plain = directions(linear, seen_of(linear, states)), directions(linear)
     least, more = (lost(linear, factors(linear, each, rank), states) for each in (weighted, plain))
     assert least <= more * (1 + 1e-4) + 1e-5
     # what is lost is the energy of the directions that are gone (Eckart and Young 1936)
@@ -96,11 +107,11 @@ def test_weighted_factors_lose_less_than_plain_ones(shape: tuple[int, int, int],
 @given(shape=shapes)
 def test_no_other_factors_of_the_rank_are_better(shape: tuple[int, int, int]) -> None:
     linear, states = random_map(*shape)
-    best = factors(linear, directions(linear, moment_of(linear, states)), 1)
+    best = factors(linear, directions(linear, seen_of(linear, states)), 1)
     least = lost(linear, best, states)
     for seed in range(5):
         torch.manual_seed(seed)
-        other = factors(linear, directions(linear, moment_of(linear, states)), 1)
+        other = factors(linear, directions(linear, seen_of(linear, states)), 1)
         with torch.no_grad():
             for value in other.first.weight, other.second.weight:
                 value.add_(torch.randn_like(value), alpha=0.01)
@@ -113,7 +124,7 @@ def test_directions_by_hand() -> None:
         linear.weight.copy_(torch.diag(torch.tensor([2.0, 1.0])))
     assert directions(linear).energies.tolist() == [4.0, 1.0]
     # the second input is ten times as large: 1 * 10 is more than 2 * 1
-    found = directions(linear, moment_of(linear, torch.tensor([[1.0, 0.0], [0.0, 10.0]])))
+    found = directions(linear, seen_of(linear, torch.tensor([[1.0, 0.0], [0.0, 10.0]])))
     torch.testing.assert_close(found.energies, torch.tensor([100.0, 4.0], dtype=torch.float64), rtol=1e-4, atol=0)
     made = factors(linear, found, 1)
     torch.testing.assert_close(made.matrix(), torch.diag(torch.tensor([0.0, 1.0])), atol=1e-6, rtol=0)
@@ -131,9 +142,43 @@ def test_padding_does_not_count() -> None:
     together = {"input_ids": ids, "attention_mask": masks.long(), "decoder_input_ids": ids}
     together["labels"] = torch.where(targets, ids, -100)
     maps = candidates(model)
-    wanted, found = moments(model, maps, alone), moments(model, maps, [together])
+    wanted, found = (observe(model, maps, batches, row_loss) for batches in (alone, [together]))
     for path, each in wanted.items():
-        torch.testing.assert_close(found[path], each, rtol=1e-3, atol=1e-3 * float(each.abs().max()))
+        assert found[path].positions == each.positions == (10 if "decoder" in path else 12)
+        for one, other in ((found[path].moment, each.moment), (found[path].gradients, each.gradients)):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+            assert other.any()
+
+
+def test_outputs_count_as_far_as_the_loss_depends_on_them() -> None:
+    linear, states = nn.Linear(2, 2, bias=False), torch.eye(2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.diag(torch.tensor([2.0, 1.0])))
+    # loss 5 y_2 + y_1 / 10 at each of two positions: squared gradients 25 and 0.01, twice each
+    seen = seen_of(linear, states, lambda model, batch: (model(**batch) * torch.tensor([0.1, 5.0])).sum((1, 2)))
+    assert seen.positions == 2
+    torch.testing.assert_close(seen.gradients, torch.tensor([0.02, 50.0]))
+    found = directions(linear, seen)
+    # the second: (1^2 * 50) / 2 positions, and 1 % of the mean gradient, 25.01 / 2, more
+    assert found.energies.tolist() == pytest.approx([25 + 0.12505, (0.01 + 0.12505) * 4], rel=1e-4)
+    torch.testing.assert_close(
+        factors(linear, found, 1).matrix(), torch.diag(torch.tensor([0.0, 1.0])), atol=1e-6, rtol=0
+    )
+
+
+@given(shape=shapes, cut=st.floats(0.1, 0.9))
+def test_weighted_by_gradients_the_weighted_error_is_least(shape: tuple[int, int, int], cut: float) -> None:
+    linear, states = random_map(*shape)
+    scale = torch.logspace(0, -2, shape[1])
+    seen = seen_of(linear, states, lambda model, batch: (model(**batch) * scale).sum((1, 2)))
+    rank = max(1, int(cut * min(shape[:2])))
+    found = directions(linear, seen)
+    by_loss, by_inputs = (factors(linear, each, rank) for each in (found, directions(linear, seen_of(linear, states))))
+    error = [
+        float(((linear(states) - made(states)).double() * found.scale).square().sum().detach())
+        for made in (by_loss, by_inputs)
+    ]
+    assert error[0] <= error[1] * (1 + 1e-4) + 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,7 +186,7 @@ def test_full_rank_changes_nothing(kind: str) -> None:
     model, batch = tiny_model(kind).double(), tiny_batch()
     wanted = answer(model, batch)
     for path, each in candidates(model).items():
-        made = factors(each, directions(each, moments(model, {path: each}, rows())[path]), 16)
+        made = factors(each, directions(each, observe(model, {path: each}, rows(), row_loss)[path]), 16)
         model.get_submodule(path.rpartition(".")[0]).register_module(path.rpartition(".")[2], made)
     assert len(low_rank_maps(model)) == 12
     assert (answer(model, batch) - wanted).abs().max() < 1e-6
@@ -160,13 +205,13 @@ def test_an_architecture_without_a_description() -> None:
     model = tiny_model("bert")
     model_config(model).model_type = "gpt2"
     with pytest.raises(CheckpointError, match="architecture 'gpt2'"):
-        factorise(model, rows(), energy=0.5)
+        factorise(model, rows(), row_loss, energy=0.5)
 
 
 def test_ranks_are_recorded_and_the_model_itself_stays() -> None:
     model = tiny_model("bert")
     before = answer(model, tiny_batch())
-    found = factorise(model, rows(), parameters=0.7, multiple=4)
+    found = factorise(model, rows(), row_loss, parameters=0.7, multiple=4)
     assert torch.equal(answer(model, tiny_batch()), before) and not low_rank_maps(model)
     assert getattr(model_config(found.model), RANKS_KEY) == found.ranks
     assert {path: each.rank for path, each in low_rank_maps(found.model).items()} == found.ranks
@@ -178,29 +223,36 @@ def test_ranks_are_recorded_and_the_model_itself_stays() -> None:
 
 
 def test_twice_is_as_once_from_the_product() -> None:
-    once = factorise(tiny_model("bert"), rows(), parameters=0.7, multiple=4)
-    twice = factorise(once.model, rows(), parameters=0.7, multiple=4)
+    once = factorise(tiny_model("bert"), rows(), row_loss, parameters=0.7, multiple=4)
+    twice = factorise(once.model, rows(), row_loss, parameters=0.7, multiple=4)
     assert low_rank_maps(twice.model).keys() == twice.ranks.keys() and twice.parameters <= 0.7
 
 
-def test_inputs_matter_and_without_them_none_are_read() -> None:
+def test_each_weighting_weighs_otherwise_and_without_one_nothing_is_read() -> None:
     def never() -> Iterator[Any]:
         raise AssertionError("read")
         yield
 
-    plain = factorise(tiny_model("bert"), never(), energy=0.5, weighting="none", multiple=2)
-    weighted = factorise(tiny_model("bert"), rows(), energy=0.5, multiple=2)
-    assert plain.ranks != weighted.ranks
+    def no_loss(*_: Any) -> Any:
+        raise AssertionError("asked")
+
+    ways: tuple[tuple[Any, Any, Weighting], ...] = (
+        (never(), no_loss, "none"),
+        (rows(), no_loss, "inputs"),
+        (rows(), row_loss, "loss"),
+    )
+    found = [factorise(tiny_model("bert"), a, b, parameters=0.6, weighting=w, multiple=2).ranks for a, b, w in ways]
+    assert found[0] != found[1] != found[2]
 
 
 def test_nothing_is_saved() -> None:
     with pytest.raises(RecipeError, match="factorise: no rank saves anything"):
-        factorise(tiny_model("bert"), rows(), energy=0.999999, multiple=16)
+        factorise(tiny_model("bert"), rows(), row_loss, energy=0.999999, multiple=16)
 
 
 def of_low_rank(kind: str) -> Any:
     """A classifier of which most maps have factors."""
-    return factorise(tiny_model(kind), rows(), parameters=0.7, multiple=4).model
+    return factorise(tiny_model(kind), rows(), row_loss, parameters=0.7, multiple=4).model
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,7 +296,7 @@ def test_factors_beside_others_are_multiplied_out() -> None:
 def of_low_rank_translator(kind: str) -> Any:
     """An encoder-decoder of which most maps have factors."""
     model = tiny_translator(kind)
-    return factorise(model, pairs(model), parameters=0.7, multiple=4).model
+    return factorise(model, pairs(model), row_loss, parameters=0.7, multiple=4).model
 
 
 def step_logits(graph: Any, model: Any) -> Any:

@@ -44,33 +44,27 @@ def test_a_rank_that_saves_nothing_is_none() -> None:
     ("share", "expected"),
     [
         # shapes 4 x 4: a rank costs 8 of 16, rank 1 is the only one that saves, then 8 more make it whole
-        # steps of a: 0.9, then 0.1 for the rest; of b: 0.4, then 0.6
+        # steps of a: 9, then 1 for the rest; of b: 4, then 6
         (0.5, [1, 1]),
         (0.74, [1, 1]),  # 32 parameters, room for 23: no second step fits
-        (0.75, [1, None]),  # 24: b gains 0.6 for 8
+        (0.75, [1, None]),  # 24: b gains 6 for 8
         (1.0, [None, None]),
     ],
 )
 def test_parameters_go_where_they_are_worth_most(share: float, expected: list[int | None]) -> None:
-    energies = [T([9.0, 1.0, 0.0, 0.0]), T([4.0, 2.0, 2.0, 2.0])]
-    assert by_parameters(energies, [Shape(4, 4)] * 2, share, 1) == expected
+    worths = [T([9.0, 1.0, 0.0, 0.0]), T([4.0, 2.0, 2.0, 2.0])]
+    assert by_parameters(worths, [Shape(4, 4)] * 2, share, 1) == expected
 
 
 def test_worth_is_counted_for_each_parameter() -> None:
     # a rank of the first costs 16, of the second 24; 64 + 128 = 192 parameters
     energies = [T([5.0, 2.0, 2.0, 1.0, 0, 0, 0, 0]), T([5.0, 2.5, 2.5, 0, 0, 0, 0, 0])]
     shapes = [Shape(8, 8), Shape(8, 16)]
-    # 40 for one of each; then 0.2 / 16 = 0.0125 before 0.25 / 24 = 0.0104
+    # 40 for one of each; then 2 / 16 = 0.125 before 2.5 / 24 = 0.104
     assert by_parameters(energies, shapes, 56 / 192, 1) == [2, 1]
     assert by_parameters(energies, shapes, 64 / 192, 1) == [2, 1]  # 8 are left: no step fits
     assert by_parameters(energies, shapes, 72 / 192, 1) == [3, 1]
     assert by_parameters(energies, shapes, 120 / 192, 1) == [3, 3]
-
-
-def test_the_energy_of_each_map_counts_as_one() -> None:
-    steep, flat = T([8.0, 1.0, 0.5, 0.5]), T([4.0, 4.0, 4.0, 4.0])
-    assert by_parameters([steep, flat], [Shape(4, 16)] * 2, 60 / 128, 1) == [1, 2]
-    assert by_parameters([steep * 1000, flat], [Shape(4, 16)] * 2, 60 / 128, 1) == [1, 2]
 
 
 def test_fewer_parameters_than_one_step_of_each() -> None:
