@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,14 +62,15 @@ class Effort:
     max_rounds: int = 200
 
 
-Times = Mapping[Candidate, NDArray[np.float64]]
+Name = TypeVar("Name", bound=Hashable)
+Times = Mapping[Name, NDArray[np.float64]]
 """Milliseconds `(rounds, runs a round)`; each model has as many rounds, not as many runs a round."""
 
 
-def time_in_turns(work: Mapping[Candidate, Work], effort: Effort, seed: int) -> Times:
+def time_in_turns(work: Mapping[Name, Work], effort: Effort, seed: int) -> Times[Name]:
     """Run every model's work in rounds; rounds at the start that only warm up take time but are not kept."""
     order, generator = list(work), np.random.default_rng(seed)
-    kept: dict[Candidate, list[list[float]]] = {candidate: [] for candidate in order}
+    kept: dict[Name, list[list[float]]] = {candidate: [] for candidate in order}
     with _no_garbage_collection():
         start = time.perf_counter_ns()
         turns = _warm_up(work, effort)
@@ -82,7 +83,7 @@ def time_in_turns(work: Mapping[Candidate, Work], effort: Effort, seed: int) -> 
     return {candidate: np.asarray(rounds, np.float64) for candidate, rounds in kept.items()}
 
 
-def _warm_up(work: Mapping[Candidate, Work], effort: Effort) -> dict[Candidate, int]:
+def _warm_up(work: Mapping[Name, Work], effort: Effort) -> dict[Name, int]:
     """Run everything a few times, and settle how many runs each model makes in a turn."""
     start, last = time.perf_counter_ns(), {}
     for _ in range(WARM_UP_ROUNDS):
@@ -131,7 +132,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def summarise(cell: Cell, times: Times, baseline: Candidate, others: float | None = None) -> list[Latency]:
+def summarise(cell: Cell, times: Times[Candidate], baseline: Candidate, others: float | None = None) -> list[Latency]:
     """One row a model: the median of its rounds' medians with its interval, other percentiles over all runs.
 
     `others` is how many cores other processes took meanwhile.

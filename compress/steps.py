@@ -4,80 +4,47 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PreTrainedTokenizerBase
 
 from bench.candidates import CHECKPOINTS, run_candidates
 from bench.grid import lengths_of
 from bench.measure import measure, with_peers, write_all
-from bench.tasks import KINDS
+from bench.tasks import KINDS as BENCH_KINDS
 from compress import order
-from compress.prune import Batch, importance, prune
+from compress.pruning.step import prune_and_recover
 from compress.quantize import quantize, resolved
-from distill import run, signals
-from distill.batches import collate, encode
-from distill.checkpoint import load_model, load_tokenizer, save
+from distill import run
+from distill.checkpoint import save
 from distill.errors import GateError
-from distill.losses import distillation_rows
 from distill.recipe import PruneRecipe, QuantizeRecipe
 from distill.sections import settings
-from distill.steps import Manifest, Run, alone, recover, trained
+from distill.steps import Manifest, Run, alone, trained
+from distill.tasks import KINDS
 from export.bundle import read_bundle
 from export.graph import export
 
-IMPORTANCE_BATCH = 16
 LOG = logging.getLogger("potstill")
 
 
 def prune_step(opened: Run, recipe: PruneRecipe) -> run.Step:
     """The step that makes `pruned/`."""
-    inputs = {name: run.output_sum(opened.made(name, f"distill {by}")) for name, by in _BEFORE_PRUNE}
+    before = {"student": "student"} | ({} if recipe.targets == "references" else {"signals": "label"})
+    inputs = {name: run.output_sum(opened.made(name, f"distill {by}")) for name, by in before.items()}
     given = {"seed": opened.recipe.seed, "prune": settings(recipe, opened.dataset.task.kind)}
     return opened.step("prune", "pruned", given, inputs)
 
 
-_BEFORE_PRUNE = (("student", "student"), ("signals", "label"))
-
-
 def run_prune(opened: Run, recipe: PruneRecipe) -> Manifest:
-    """Remove heads and neurons from the student and let it recover, into `pruned/`."""
+    """Remove layers, heads and neurons from the student and let it recover, into `pruned/`."""
 
     def make(folder: Path) -> Manifest:
-        source = opened.folder / "student"
-        model, tokenizer = load_model(source), load_tokenizer(source)
-        scores = importance(model, _batches(opened, tokenizer, recipe), _row_loss(recipe))
-        sizes = prune(model, scores, recipe.heads, recipe.neurons)
-        result = recover(opened, model, tokenizer, recipe, "prune")
-        save(model, tokenizer, opened.dataset.task, folder)
-        return {**result, "layers": [asdict(size) for size in sizes]}
+        model, tokenizer = KINDS[opened.dataset.task.kind].load(opened.folder / "student")
+        pruned = prune_and_recover(opened, model, tokenizer, recipe)
+        save(pruned.model, tokenizer, opened.dataset.task, folder)
+        return pruned.details
 
     return trained(opened, prune_step(opened, recipe), make)
-
-
-def _batches(opened: Run, tokenizer: PreTrainedTokenizerBase, recipe: PruneRecipe) -> Iterator[Batch]:
-    """Training rows with the teacher's logits, as many as importance is measured on."""
-    split = opened.dataset.splits["train"]
-    labels = opened.dataset.task.labels
-    rows = encode(tokenizer, split, opened.dataset.task, signals.read(opened.folder / "signals").of(split.ids, labels))
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(opened.recipe.seed)).tolist()
-    chosen = [rows[i] for i in order[: recipe.importance_examples]]
-    for start in range(0, len(chosen), IMPORTANCE_BATCH):
-        opened.report("importance", min(start + IMPORTANCE_BATCH, len(chosen)), len(chosen))
-        yield collate(tokenizer, chosen[start : start + IMPORTANCE_BATCH])
-
-
-def _row_loss(recipe: PruneRecipe) -> Any:
-    """The recovery's loss, a row."""
-
-    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return distillation_rows(logits, batch["teacher_logits"], batch["labels"], recipe.temperature, recipe.alpha)
-
-    return loss
 
 
 def last_checkpoint(opened: Run) -> str:
@@ -171,7 +138,7 @@ def bench_step(opened: Run) -> run.Step:
     folders = [name for name in measured(opened) if (opened.folder / name).is_dir()]
     inputs = {name: run.output_sum(opened.made(name, "compress run")) for name in folders}
     kind, bench = opened.dataset.task.kind, opened.recipe.bench
-    given = {**settings(bench, kind), "lengths": list(lengths_of(bench, KINDS[kind]))}
+    given = {**settings(bench, kind), "lengths": list(lengths_of(bench, BENCH_KINDS[kind]))}
     return opened.step("bench", "report", given, inputs)
 
 

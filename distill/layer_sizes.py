@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,13 @@ SIZES_KEY = "potstill_layer_sizes"
 def record_sizes(model: nn.Module) -> None:
     """Write each layer's size into the config, so that the model can be built again."""
     setattr(model_config(model), SIZES_KEY, [layer.size.to_json() for layer in layers(model)])
+
+
+def choose_sizes(config: Any, kept: Sequence[int]) -> None:
+    """Of a pruned model's layer sizes, leave those of the layers that are kept."""
+    sizes = getattr(config, SIZES_KEY, None)
+    if sizes is not None:
+        setattr(config, SIZES_KEY, [sizes[layer] for layer in kept])
 
 
 def apply_sizes(model: nn.Module) -> None:

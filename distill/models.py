@@ -13,7 +13,7 @@ from torch import nn
 from distill.checkpoint import label_config, load_model
 from distill.config_file import build, read_config
 from distill.errors import RecipeError
-from distill.layer_sizes import SIZES_KEY
+from distill.layer_sizes import SIZES_KEY, choose_sizes
 from distill.layers import model_config, stack
 from distill.low_rank import resize, whole
 from distill.recipe import StudentRecipe
@@ -84,7 +84,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     config = copy.deepcopy(model_config(teacher))
     config.num_hidden_layers = len(kept)
     _narrow(config, recipe)
-    _choose_sizes(config, kept)
+    choose_sizes(config, kept)
     student = build(config, Path(config.name_or_path))
     resize(student)
     source = {f"{name}.{new}.": f"{name}.{old}." for new, old in enumerate(kept)}
@@ -93,13 +93,6 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
         {key: _leading(weights[_renamed(key, source)], value) for key, value in student.state_dict().items()}
     )
     return student
-
-
-def _choose_sizes(config: Any, kept: Sequence[int]) -> None:
-    """Of a pruned teacher's layer sizes, those of the layers that are kept."""
-    sizes = getattr(config, SIZES_KEY, None)
-    if sizes is not None:
-        setattr(config, SIZES_KEY, [sizes[layer] for layer in kept])
 
 
 def _narrow(config: Any, recipe: StudentRecipe) -> None:

@@ -180,7 +180,7 @@ class Recipe(Section):
     )
     label: LabelRecipe = Field(LabelRecipe(), json_schema_extra=TRANSLATION)
     student: StudentRecipe = StudentRecipe()
-    prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned", json_schema_extra=CLASSIFICATION)
+    prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned")
     factorise: FactoriseRecipe | None = Field(None, description="left out: no map is put in factors")
     export: ExportRecipe = ExportRecipe()
     quantize: QuantizeRecipe | None = Field(QuantizeRecipe(), description="null: the bundle stays fp32")

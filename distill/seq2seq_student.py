@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
+from distill.layer_sizes import apply_sizes, choose_sizes
 from distill.layers import model_config
 from distill.low_rank import whole
 from distill.models import chosen_layers
@@ -68,7 +69,9 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: L
         setattr(config, key, len(layers))
     if hasattr(config, "num_hidden_layers") and "num_hidden_layers" not in type(config).attribute_map:
         config.num_hidden_layers = len(encoder)
+    choose_sizes(config, [*encoder, *(totals[0] + layer for layer in decoder)])
     student = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+    apply_sizes(student)
     weights = teacher.state_dict()
     student.load_state_dict({key: weights[_source(key, kept, weights)] for key in student.state_dict()})
     student.tie_weights()

@@ -6,16 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from distill import data, files, processes, run, signals
+from distill import data, files, processes, run
 from distill.errors import RecipeError
 from distill.opened import Manifest, Run, model_sum
 from distill.progress import Report
-from distill.recipe import DistillationRecipe, Recipe
+from distill.recipe import Recipe
 from distill.recipe_file import write_yaml
 from distill.sections import settings
-from distill.student import distil
 from distill.tasks import KINDS
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "label_step",
     "model_sum",
     "open_run",
-    "recover",
     "run_label",
     "run_student",
     "run_teach",
@@ -99,13 +96,6 @@ def run_student(opened: Run) -> Manifest:
     """Build the student and distil into `student/`."""
     kind = KINDS[opened.dataset.task.kind]
     return trained(opened, student_step(opened), lambda folder: kind.make_student(opened, folder))
-
-
-def recover(opened: Run, model: Any, tokenizer: Any, recipe: DistillationRecipe, stage: str) -> Manifest:
-    """Distil again after a model was made smaller."""
-    found = signals.read(opened.folder / "signals")
-    work = work_folder(opened, stage)
-    return distil(model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report)
 
 
 def work_folder(opened: Run, stage: str) -> Path:

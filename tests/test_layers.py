@@ -125,9 +125,7 @@ def test_sizes_that_cannot_be(sizes: object) -> None:
 
 def test_an_architecture_without_a_description() -> None:
     model = GPT2ForSequenceClassification(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=10, pad_token_id=0))
-    with pytest.raises(
-        CheckpointError, match=r"cannot resize the layers of a gpt2 model; supported: bart, bert, camembert"
-    ):
+    with pytest.raises(CheckpointError, match=r"the layers of a gpt2 model; supported: bart, bert, "):
         layers(model)
 
 

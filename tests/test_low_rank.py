@@ -126,6 +126,15 @@ def test_pruned_layers_can_have_factors_too(tmp_path: Path) -> None:
     assert torch.equal(answer(load_model(tmp_path), tiny_batch()), answer(model, tiny_batch()))
 
 
+@pytest.mark.parametrize("kind", ["heads", "neurons"])
+def test_factors_are_not_cut(kind: str) -> None:
+    model = in_factors(tiny_model("bert"))
+    before = answer(model, tiny_batch())
+    with pytest.raises(CheckpointError, match="prune, then factorise"):
+        layers(model)[0].keep({kind: [0]})
+    assert torch.equal(answer(model, tiny_batch()), before)
+
+
 STEM = "bert.encoder.layer.0"
 
 

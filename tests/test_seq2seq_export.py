@@ -165,7 +165,7 @@ def assert_same_logits(model: Any, graph: onnx.ModelProto) -> None:
     caches = {each.name: (each.shape[1], each.shape[3]) for each in session.get_inputs() if len(each.shape) == 4}
     ids, mask = source_batch(model)
     target = np.array([[0, 5, 6]] * 3)
-    found = Engine(session, caches, len(toy_translation_tokenizer())).start(ids, mask)(target)
+    found = Engine(session, caches, model.config.vocab_size).start(ids, mask)(target)
     with torch.inference_mode():
         inputs = (torch.from_numpy(each) for each in (ids, mask, target))
         wanted = model(**dict(zip(("input_ids", "attention_mask", "decoder_input_ids"), inputs, strict=True))).logits

@@ -1,0 +1,106 @@
+"""Pruning as a recipe says: layers first, then heads and neurons in rounds, with a recovery behind each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from compress.pruning import cost
+from compress.pruning.fewer_layers import fewer_layers
+from compress.pruning.importance import importance
+from compress.pruning.prune import prune, prune_within, whole_cost
+from compress.pruning.speed import milliseconds, speedup_over
+from compress.pruning.target import prune_to_speed
+from distill.layers import layers
+from distill.opened import Manifest, Run
+from distill.recipe import PruneRecipe
+from distill.tasks import KINDS
+
+HEADS, NEURONS = 0.25, 0.5
+"""Shares that go where the recipe names none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned model that has recovered, and what was done to it."""
+
+    model: nn.Module
+    details: Manifest
+
+
+def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: PruneRecipe) -> Pruned:
+    """Prune a model of the run's task, and let it recover by distilling.
+
+    Raises:
+        RecipeError: what the recipe wants removed cannot go, or does not make the model fast enough.
+    """
+    goal = _goal(opened, recipe, model)
+    before = [layer.size.to_json() for layer in layers(model)]
+    model, kept = fewer_layers(model, recipe)
+    kind = KINDS[opened.dataset.task.kind]
+    batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
+    loss, result = kind.row_loss(recipe), dict[str, Any]()
+    for number in range(1, recipe.rounds + 1):
+        goal(model, importance(model, batches, loss, recipe.importance), number)
+        stage = "prune" if recipe.rounds == 1 else f"prune-{number}"
+        result = dict(kind.recover(opened, model, tokenizer, _round(recipe), stage))
+    sizes = [layer.size.to_json() for layer in layers(model)]
+    return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes})
+
+
+def _round(recipe: PruneRecipe) -> PruneRecipe:
+    """One round's part of the training."""
+    training = recipe.training
+    if training is None or recipe.rounds == 1:
+        return recipe
+    steps = max(1, training.max_steps // recipe.rounds) if training.max_steps > 0 else -1
+    part = {"num_train_epochs": training.num_train_epochs / recipe.rounds, "max_steps": steps}
+    return recipe.model_copy(update={"training": training.model_copy(update=part)})
+
+
+Goal = Callable[[nn.Module, Sequence[Mapping[str, Any]], int], object]
+"""What removes the units of a round from a model with these scores."""
+
+
+def _goal(opened: Run, recipe: PruneRecipe, whole: nn.Module) -> Goal:
+    """What the recipe wants; `whole` is the model before anything is removed."""
+    if recipe.parameters is not None:
+        return _parameters_goal(recipe, recipe.parameters)
+    if recipe.speedup is None and recipe.latency_ms is None:
+        return _shares_goal(recipe)
+    task, opset = opened.dataset.task, opened.recipe.export.opset
+    whole = copy.deepcopy(whole)
+    wanted = recipe.speedup or milliseconds(whole, task, opset, recipe.length) / (recipe.latency_ms or 1)
+    compare = speedup_over(whole, task, opset, recipe.length)
+
+    def to_speed(model: nn.Module, scores: Sequence[Mapping[str, Any]], number: int) -> object:
+        costs = cost.multiplications(model, recipe.length)
+        return prune_to_speed(model, scores, costs, wanted ** (number / recipe.rounds), compare)
+
+    return to_speed
+
+
+def _parameters_goal(recipe: PruneRecipe, share: float) -> Goal:
+    """So many of the parameters stay, spread over the layers by their worth."""
+
+    def to_parameters(model: nn.Module, scores: Sequence[Mapping[str, Any]], number: int) -> object:
+        costs = cost.parameters(model)
+        return prune_within(model, scores, costs, share ** (1 / recipe.rounds) * whole_cost(model, costs))
+
+    return to_parameters
+
+
+def _shares_goal(recipe: PruneRecipe) -> Goal:
+    """So many of the heads and neurons go."""
+    shares = HEADS if recipe.heads is None else recipe.heads, NEURONS if recipe.neurons is None else recipe.neurons
+
+    def to_shares(model: nn.Module, scores: Sequence[Mapping[str, Any]], number: int) -> object:
+        heads, neurons = (1 - (1 - share) ** (1 / recipe.rounds) for share in shares)
+        return prune(model, scores, heads, neurons)
+
+    return to_shares

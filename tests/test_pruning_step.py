@@ -1,0 +1,107 @@
+"""The step: from a recipe to a pruned checkpoint that has recovered, for both kinds of task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_runs import Project, copy_steps
+from test_steps import opened
+from toy_translation import TRAINING, write_translation_project
+
+from compress import steps
+from distill.checkpoint import load_model
+from distill.errors import RecipeError
+from distill.files import read_json
+from distill.layers import layers
+from distill.recipe import PruneRecipe
+from distill.seq2seq import load_seq2seq
+from distill.steps import Run, run_label, run_student, run_teach
+from export.bundle import read_bundle
+from export.runtime import Translator, load_as
+
+
+def pruned(run_: Run) -> dict[str, Any]:
+    """What the step says that it did."""
+    assert run_.recipe.prune is not None
+    steps.run_prune(run_, run_.recipe.prune)
+    return dict(read_json(run_.folder / "pruned" / "run.json")["result"])
+
+
+def from_teacher(project: Project, finished_run: Path, folder: Path, **prune: Any) -> Run:
+    """The finished run's teacher and signals, and a student that is the teacher itself."""
+    copy_steps(finished_run, folder, "teacher", "signals")
+    student = {"layers": 4, "training": None}
+    run_ = opened(project, folder, student=student, prune={"importance_examples": 16, **prune})
+    run_student(run_)
+    return run_
+
+
+def test_a_student_that_is_not_trained_is_its_teacher(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    run_ = from_teacher(project, finished_run, tmp_path / "run", heads=0.5)
+    teacher, student = (load_model(run_.folder / name).state_dict() for name in ("teacher", "student"))
+    assert all(torch.equal(value, teacher[key]) for key, value in student.items())
+
+
+def test_layers_go_and_half_of_the_parameters_without_training(
+    project: Project, finished_run: Path, tmp_path: Path
+) -> None:
+    run_ = from_teacher(
+        project, finished_run, tmp_path / "run", layers=3, parameters=0.5, importance="fisher", training=None
+    )
+    result = pruned(run_)
+    assert len(result["layers_before"]) == 4 and len(result["layers"]) == len(result["kept_layers"]) == 3
+    found = [layer.size.to_json() for layer in layers(load_model(run_.folder / "pruned"))]
+    assert found == result["layers"]
+    assert sum(size["heads"] for size in found) < 12
+
+
+def test_in_rounds_with_a_training_behind_each(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    training = {"num_train_epochs": 2, "learning_rate": 0.001, "bf16": False}
+    run_ = from_teacher(project, finished_run, tmp_path / "run", heads=0.75, neurons=0.0, rounds=2, training=training)
+    result = pruned(run_)
+    assert sum(size["heads"] for size in result["layers"]) == 4  # 16, 8, 4
+    journal = map(json.loads, (run_.folder / "metrics.jsonl").read_text().splitlines())
+    stages = {line["stage"] for line in journal} - {"student"}
+    assert stages == {"prune-1", "prune-2"}
+
+
+def test_to_a_speed(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    """The graph of 4 tiny layers: whole layers are what time is made of."""
+    run_ = from_teacher(project, finished_run, tmp_path / "run", layers=1, speedup=1.05, length=16, training=None)
+    assert pruned(run_)["kept_layers"] == [0]
+
+
+def test_a_speed_out_of_reach(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    run_ = from_teacher(project, finished_run, tmp_path / "run", speedup=1000.0, training=None)
+    with pytest.raises(RecipeError, match="1000 were asked for"):
+        pruned(run_)
+    assert not (run_.folder / "pruned").exists()
+
+
+def test_a_translation_student_is_pruned_exported_and_quantized(tmp_path: Path) -> None:
+    prune = {
+        "encoder_layers": 1, "heads": 0.25, "neurons": 0.5, "importance": "fisher", "importance_examples": 24,
+        "training": TRAINING,
+    }  # fmt: skip
+    project = write_translation_project(tmp_path / "toy", prune=prune)
+    run_ = opened(project, tmp_path / "run", quantize={"max_drop": 100, "margin": 100})
+    for make in (run_teach, run_label, run_student):
+        make(run_)
+    result = pruned(run_)
+    assert result["kept_layers"] == [0, 2] and result["pairs"] > 0
+    smaller = load_seq2seq(run_.folder / "pruned")
+    assert [layer.size.to_json() for layer in layers(smaller)] == result["layers"]
+    assert result["layers"] != result["layers_before"]
+    steps.run_export(run_, "pruned", "fp32")
+    assert run_.recipe.quantize is not None
+    steps.run_quantize(run_, run_.recipe.quantize)
+    assert read_bundle(run_.folder / "bundle").precision == "int8-dynamic"
+    assert load_as(Translator, run_.folder / "bundle")(["1 2 3"])[0].text is not None
+
+
+def test_defaults_are_shares() -> None:
+    assert PruneRecipe().heads is None and PruneRecipe(speedup=2.0).neurons is None

@@ -1,0 +1,63 @@
+"""Pruning to a speed: as little as is needed, and a clear word where it is out of reach."""
+
+from __future__ import annotations
+
+import pytest
+from test_importance import pairs, scores, word_losses
+from tiny_models import tiny_model
+from torch import nn
+from translation_models import tiny_translator
+
+from compress.pruning import cost
+from compress.pruning.importance import importance
+from compress.pruning.prune import whole_cost
+from compress.pruning.speed import milliseconds, speedup_over
+from compress.pruning.target import _largest_share, prune_to_speed
+from distill.errors import RecipeError
+from distill.layers import layers
+from distill.task import Task
+
+TASK = Task("translation", (), metric="bleu", max_length=24, max_target_length=16)
+
+
+@pytest.mark.parametrize(("wanted", "share"), [(1.25, 0.8), (2.0, 0.5), (8.0, 0.125)])
+def test_the_largest_share_that_is_fast_enough(wanted: float, share: float) -> None:
+    """A model whose time is in proportion to what is left, and that can have all of it removed."""
+    found = _largest_share(lambda part: 1 / max(part, 0.01), wanted)
+    assert share - 0.01 <= found <= share
+
+
+def test_nothing_goes_where_it_is_fast_enough() -> None:
+    assert _largest_share(lambda part: 3.0, 2.0) == 1.0
+
+
+def test_a_speed_that_is_out_of_reach() -> None:
+    with pytest.raises(RecipeError, match=r"2\.50 times as fast, 3 were asked for; remove layers, too"):
+        _largest_share(lambda part: 2.5 - part, 3.0)
+
+
+def test_a_model_is_pruned_by_what_it_costs() -> None:
+    """Time taken for what the costs say: then the model keeps as much of them as was asked for."""
+    model = tiny_model("bert")
+    costs = cost.multiplications(model, 10)
+    whole = whole_cost(model, costs)
+
+    def speedup(smaller: nn.Module) -> float:
+        return whole / whole_cost(smaller, costs)
+
+    prune_to_speed(model, scores(model), costs, 1.2, speedup)
+    assert 1.2 <= speedup(model) < 1.3
+    assert sum(layer.size.heads for layer in layers(model)) < 16
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "marian", "t5"])
+def test_real_graphs_are_timed(kind: str) -> None:
+    model = tiny_translator(kind) if kind in ("marian", "t5") else tiny_model(kind)
+    assert milliseconds(model, TASK, 20, 12) > 0
+    assert 0.3 < speedup_over(model, TASK, 20, 12)(model) < 3  # itself, on whatever machine
+
+
+def test_a_small_model_is_really_faster() -> None:
+    large, small = tiny_translator("marian", encoder_layers=24), tiny_translator("marian", encoder_layers=1)
+    assert speedup_over(large, TASK, 20, 12)(small) > 1
+    assert importance(small, [pairs()], word_losses)
