@@ -1,10 +1,10 @@
 """The two factors of a linear map that lose least of what matters.
 
 The factors B A of a map W minimise ||D^(1/2) (W - B A) C^(1/2)||_F, where C = E[x x^T] of its inputs x (Wang et al.
-2024, "SVD-LLM", section 3.1) and the diagonal D = E[g^2] of the loss's gradients g by its outputs (Hsu et al. 2022,
-"FWSVD", section 3, whose Fisher information of rows is this D). Both expectations are over the positions of texts. The
-square is then, up to a half, what the loss changes by, if one takes C and D for independent and the Fisher information
-for the curvature (Martens and Grosse 2015, "K-FAC", section 3); so it can be compared between maps.
+2024, "SVD-LLM") and D, a diagonal, is E[g^2] of the loss's gradients g by its outputs (after Hsu et al. 2022, "FWSVD",
+who weigh rows by the Fisher information of their parameters). Both expectations are over the positions of texts. Half
+of the square is what the loss changes by, if C and D are taken for independent and the Fisher information for the
+curvature (as in Martens and Grosse 2015, "K-FAC"); so it can be compared between maps.
 
 With the singular value decomposition D^(1/2) W C^(1/2) = U S V^T and its first r directions U_r, the best that rank r
 can do is U_r U_r^T D^(1/2) W C^(1/2) (Eckart and Young 1936), so that B = D^(-1/2) U_r and A = U_r^T D^(1/2) W: C has
