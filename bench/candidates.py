@@ -17,7 +17,7 @@ from export.texts import Limits, read_limits
 TASK = "task.json"
 PEER, SOURCE = "peer.json", "source.json"
 """In a peer's folder: which peer and precision it is for, and the config.json of the model it was made from."""
-CHECKPOINTS = ("teacher", "student", "pruned")
+CHECKPOINTS = ("teacher", "student", "pruned", "factorised")
 CHECKPOINT_FILES = (
     "config.json",
     "generation_config.json",
@@ -116,9 +116,9 @@ def run_candidates(
 ) -> list[Candidate]:
     """What a run's folder holds, the teacher first.
 
-    Read are the `checkpoints` (`teacher/`, `student/`, `pruned/`), `fp32/` (the bundle of the last of these: it goes by
-    that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed over,
-    and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
+    Read are the `checkpoints` (`teacher/`, `student/` and what was made of it), `fp32/` (the bundle of the last one: it
+    goes by that one's name) and `bundle/`; `teacher_bundle` is the teacher as an fp32 bundle. What is missing is passed
+    over, and so is a `bundle/` in fp32 beside `fp32/`, which is the same model.
     """
     found = [from_checkpoint(name, run / name) for name in checkpoints if (run / name).is_dir()]
     last = found[-1].model if found else "student"

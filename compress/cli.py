@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.cli_bundle import predict, verify
 from distill.command import (
     HELP,
     RECIPE,
@@ -77,7 +75,7 @@ def init(source: Path, output: Path, text: str | None, pair: str | None, label: 
 @DEVICE
 @recipe_options
 def run_command(recipe: Path, device: str | None, **found: Any) -> None:
-    """Run every step of RECIPE: teach, label, student, prune, export, quantize, bench.
+    """Run every step of RECIPE: teach, label, student, prune, factorise, export, quantize, bench.
 
     Steps that are done are skipped, a step that was cut off goes on where it was. The report is printed at the end and
     kept in runs/NAME/report.
@@ -138,6 +136,32 @@ def prune(recipe: Path, **found: Any) -> None:
         return steps.run_prune(opened, opened.recipe.prune)
 
     _in_recipe(recipe, found, work, "prune")
+
+
+@compress.command()
+@RECIPE
+@recipe_options
+def factorise(recipe: Path, **found: Any) -> None:
+    """Put the linear maps of RECIPE's student, pruned or not, in two factors of low rank, and let it recover.
+
+    At rank 128 a map of 384 x 1536 numbers becomes two of 384 x 128 and 128 x 1536: 42 % of its numbers. What stays is
+    what matters most to the outputs on training rows. Put in factors are both maps of each feed-forward and the one
+    after attention; queries, keys and values stay whole.
+
+    \b
+    Examples:
+      compress factorise recipe.yaml --set factorise.parameters=0.5  # half of the numbers stay
+      compress factorise recipe.yaml --set factorise.energy=0.95     # 95 % of each output's energy
+    """
+
+    def work(opened: Run) -> Any:
+        from compress.factorise_step import run_factorise
+
+        if opened.recipe.factorise is None:
+            raise RecipeError("the recipe has no `factorise` section; for example --set factorise.parameters=0.5")
+        return run_factorise(opened, opened.recipe.factorise)
+
+    _in_recipe(recipe, found, work, "factorise")
 
 
 @compress.command()
@@ -255,32 +279,8 @@ def bench(sources: tuple[Path, ...], data: Path | None, against: str | None, **f
         _in_recipe(sources[0], found, work, "bench")
 
 
-@compress.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
-def verify(bundle: Path, provider: str) -> None:
-    """Check every file of BUNDLE against its sha256, open it, and let it answer once."""
-    from export.runtime import verify_bundle
-
-    found = verify_bundle(bundle, provider=provider)
-    click.echo(f"{bundle}: whole and answers ({len(found.bundle.files)} files, bundle id {found.bundle_id})")
-
-
-@compress.command()
-@click.argument("bundle", type=FOLDER)
-@click.argument("texts", nargs=-1)
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads (default: onnxruntime's choice).")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def predict(bundle: Path, texts: tuple[str, ...], threads: int | None, provider: str, as_json: bool) -> None:
-    """Answer TEXTS, or the lines of stdin; for pairs, the two texts of a line are parted by a tab."""
-    from compress.predict import answers, in_words
-
-    lines = texts or (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)
-    for text, answer in answers(bundle, lines, threads, provider):
-        found, line = asdict(answer), in_words(answer, text)
-        show(found, False, json.dumps(found, ensure_ascii=False) if as_json else line)
-    sys.stdout.flush()
+compress.add_command(predict)
+compress.add_command(verify)
 
 
 def main() -> None:

@@ -161,6 +161,7 @@ student:
   training: {{num_train_epochs: 5, learning_rate: 5.0e-5, per_device_train_batch_size: 32}}
 
 # prune: {{heads: 0.25, neurons: 0.5}}  # smaller and faster still, at some quality
+# factorise: {{parameters: 0.5}}  # so are linear maps of low rank
 
 quantize:
   methods: [dynamic, static]  # both are tried, the better one that passes the gate is kept

@@ -79,7 +79,7 @@ class Int8(Fused):
             return self.write.node("FastGelu", states, domain=MICROSOFT)
         return super().activation(states, name)
 
-    def product(self, states: str, name: str) -> str:
+    def multiply(self, states: str, name: str) -> str:
         """States times an int8 weight, plus its bias."""
         weight = self._stored(f"{name}.weight", axis=0)
         bias = f"{name}.bias"

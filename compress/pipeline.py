@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from compress import steps
+from compress.factorise_step import factorise_step, run_factorise
+from compress.order import checkpoints
 from distill import run
 from distill.errors import GateError, RecipeError, RunError
 from distill.recipe import Recipe
@@ -28,11 +30,12 @@ class Stage:
 
 def stages(recipe: Recipe) -> list[Stage]:
     """What the recipe asks for, in order."""
-    last = "pruned" if recipe.prune else "student"
     found = [Stage(folder, *STEPS[name]) for folder, name in _LEARNING]
     if recipe.prune is not None:
         found.append(_bound("pruned", steps.prune_step, steps.run_prune, recipe.prune))
-    found += [_export("teacher", "teacher-fp32"), _export(last, "fp32")]
+    if recipe.factorise is not None:
+        found.append(_bound("factorised", factorise_step, run_factorise, recipe.factorise))
+    found += [_export("teacher", "teacher-fp32"), _export(checkpoints(recipe)[-1], "fp32")]
     if recipe.quantize is not None:
         found.append(_bound("bundle", steps.quantize_step, steps.run_quantize, recipe.quantize))
     else:

@@ -21,6 +21,7 @@ from bench.candidates import from_folder
 from bench.markdown import table
 from bench.tasks.classification import answer, texts_of
 from compress import steps
+from compress.factorise_step import run_factorise
 from distill import files, run
 from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.environment import cores
@@ -32,7 +33,7 @@ from distill.sources import default_cache
 from distill.steps import Run, open_run, run_label, run_student, run_teach
 
 Scores = dict[str, list[float]]
-LEARNED = ("teacher", "student", "pruned")
+LEARNED = ("teacher", "student", "pruned", "factorised")
 SHIPPED = ("fp32", "bundle")
 
 
@@ -72,10 +73,12 @@ def run_seed(opened: Run) -> dict[str, float]:
 
 
 def _shrink(opened: Run) -> None:
-    """Student, and pruned student if the recipe asks for one."""
+    """Student, and what the recipe makes of it: a pruned one, one in factors."""
     run_student(opened)
     if opened.recipe.prune is not None:
         steps.run_prune(opened, opened.recipe.prune)
+    if opened.recipe.factorise is not None:
+        run_factorise(opened, opened.recipe.factorise)
 
 
 def _quantize(opened: Run) -> None:
@@ -96,7 +99,9 @@ def _twin(opened: Run) -> Run:
     recipe = opened.recipe
     student = recipe.student.model_copy(update={"alpha": 0.0})
     prune = recipe.prune and recipe.prune.model_copy(update={"alpha": 0.0})
-    return replace(opened, folder=folder, recipe=recipe.model_copy(update={"student": student, "prune": prune}))
+    factorise = recipe.factorise and recipe.factorise.model_copy(update={"alpha": 0.0})
+    changes = {"student": student, "prune": prune, "factorise": factorise}
+    return replace(opened, folder=folder, recipe=recipe.model_copy(update=changes))
 
 
 def _scores(opened: Run, names: Sequence[str]) -> dict[str, float]:
@@ -114,6 +119,7 @@ def summarise(scores: Scores) -> list[Mean]:
         ("bundle / teacher", "bundle", "teacher", lambda a, b: a / b),
         ("student - labels alone", "student", "student, labels alone", lambda a, b: a - b),
         ("pruned - labels alone", "pruned", "pruned, labels alone", lambda a, b: a - b),
+        ("factorised - labels alone", "factorised", "factorised, labels alone", lambda a, b: a - b),
     ]
     for name, a, b, combine in claims:
         if a in scores and b in scores:

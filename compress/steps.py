@@ -11,6 +11,7 @@ from bench.candidates import CHECKPOINTS, run_candidates
 from bench.grid import lengths_of
 from bench.measure import measure, with_peers, write_all
 from bench.tasks import KINDS as BENCH_KINDS
+from compress import order
 from compress.pruning.step import prune_and_recover
 from compress.quantize import quantize, resolved
 from distill import run
@@ -47,8 +48,8 @@ def run_prune(opened: Run, recipe: PruneRecipe) -> Manifest:
 
 
 def last_checkpoint(opened: Run) -> str:
-    """The checkpoint that is exported: `pruned` if the recipe prunes, else `student`."""
-    return "pruned" if opened.recipe.prune else "student"
+    """The checkpoint that is exported: the last one that the recipe makes smaller, or the student."""
+    return order.checkpoints(opened.recipe)[-1]
 
 
 def export_step(opened: Run, checkpoint: str, target: str) -> run.Step:
@@ -143,8 +144,7 @@ def bench_step(opened: Run) -> run.Step:
 
 def measured(opened: Run) -> list[str]:
     """The folders that are this recipe's: a `pruned/` that an earlier one left is not."""
-    learned = ["teacher", "student", *(["pruned"] if opened.recipe.prune else [])]
-    return [*learned, "teacher-fp32", "fp32", "bundle"]
+    return [*order.checkpoints(opened.recipe), "teacher-fp32", "fp32", "bundle"]
 
 
 def run_bench(opened: Run) -> Manifest:

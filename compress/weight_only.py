@@ -44,7 +44,7 @@ class WeightOnly(Int8):
 
     bits: int = 8
 
-    def product(self, states: str, name: str) -> str:
+    def multiply(self, states: str, name: str) -> str:
         """States times a weight, plus its bias."""
         stored = f"{name}.weight"
         outputs, inputs = self.write.weights[stored].shape[::-1]

@@ -19,8 +19,8 @@ from distill import files
 from distill.config_file import build, config_problems, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
 from distill.hub import hub_problem
-from distill.layer_sizes import apply_sizes
 from distill.layers import model_config
+from distill.low_rank import resize
 from distill.marian_tokenizer import is_marian, read_marian
 from distill.sources import resolve
 from distill.task import Task
@@ -100,9 +100,9 @@ def load_model(folder: Path, task: Task | None = None, seed: int = 0) -> nn.Modu
 
 
 def _rebuild(folder: Path) -> nn.Module:
-    """A potstill checkpoint: config, sizes, then every weight."""
+    """A potstill checkpoint: config, sizes and ranks, then every weight."""
     model = build(read_config(folder / "config.json"), folder)
-    apply_sizes(model)
+    resize(model)
     load_strictly(model, folder)
     return model.eval()
 

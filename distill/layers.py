@@ -85,7 +85,13 @@ class Units:
         return self.out.in_features // self.width
 
     def keep(self, chosen: Sequence[int]) -> None:
-        """Keep only these, in this order: the matrices get smaller."""
+        """Keep only these, in this order: the matrices get smaller.
+
+        Raises:
+            CheckpointError: a map is in two factors.
+        """
+        if not all(isinstance(each, nn.Linear) for each in (*self.into, self.out)):
+            raise CheckpointError("layers whose maps are in two factors cannot be made smaller: prune, then factorise")
         rows = torch.cat([torch.arange(one * self.width, (one + 1) * self.width) for one in chosen])
         for linear in self.into:
             _keep_rows(linear, rows)

@@ -13,8 +13,9 @@ from torch import nn
 from distill.checkpoint import label_config, load_model
 from distill.config_file import build, read_config
 from distill.errors import RecipeError
-from distill.layer_sizes import SIZES_KEY, apply_sizes, choose_sizes
+from distill.layer_sizes import SIZES_KEY, choose_sizes
 from distill.layers import model_config, stack
+from distill.low_rank import resize, whole
 from distill.recipe import StudentRecipe
 from distill.task import Task
 
@@ -66,7 +67,9 @@ def _from_config(path: Path, task: Task) -> nn.Module:
     """A student with random weights."""
     config = read_config(path)
     config.update(label_config(list(task.labels)))
-    return build(config, path)
+    student = build(config, path)
+    resize(student)
+    return student
 
 
 def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
@@ -75,6 +78,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     Raises:
         RecipeError: layers or widths that the teacher does not have.
     """
+    teacher = whole(teacher)
     name, modules = stack(teacher)
     kept = chosen_layers(recipe.layers, len(modules))
     config = copy.deepcopy(model_config(teacher))
@@ -82,7 +86,7 @@ def copied(teacher: nn.Module, recipe: StudentRecipe) -> nn.Module:
     _narrow(config, recipe)
     choose_sizes(config, kept)
     student = build(config, Path(config.name_or_path))
-    apply_sizes(student)
+    resize(student)
     source = {f"{name}.{new}.": f"{name}.{old}." for new, old in enumerate(kept)}
     weights = teacher.state_dict()
     student.load_state_dict(

@@ -14,6 +14,7 @@ from distill.recipe_file import checked, read_yaml, with_overrides
 from distill.recipe_learning import (
     DistillationRecipe,
     DistillationTraining,
+    FactoriseRecipe,
     LabelRecipe,
     PruneRecipe,
     StudentRecipe,
@@ -29,6 +30,7 @@ __all__ = [
     "DistillationRecipe",
     "DistillationTraining",
     "ExportRecipe",
+    "FactoriseRecipe",
     "FilterRecipe",
     "LabelRecipe",
     "PruneRecipe",
@@ -179,6 +181,7 @@ class Recipe(Section):
     label: LabelRecipe = Field(LabelRecipe(), json_schema_extra=TRANSLATION)
     student: StudentRecipe = StudentRecipe()
     prune: PruneRecipe | None = Field(None, description="left out: nothing is pruned")
+    factorise: FactoriseRecipe | None = Field(None, description="left out: no map is put in factors")
     export: ExportRecipe = ExportRecipe()
     quantize: QuantizeRecipe | None = Field(QuantizeRecipe(), description="null: the bundle stays fp32")
     bench: BenchRecipe = BenchRecipe()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distill.sections import CLASSIFICATION, TRANSLATION, Count, Fraction, Positive, Section
+from distill.sections import CLASSIFICATION, TRANSLATION, Count, Fraction, Positive, Section, Share
 
 ModelConfig = str | dict[str, Any]
 """The path of a config.json, or its keys."""
@@ -221,6 +221,33 @@ class StudentRecipe(DistillationRecipe):
             raise ValueError(
                 "give one start: `model`, `config`, or a shape copied from the teacher (`layers`, `hidden_size`, …)"
             )
+        return self
+
+
+class FactoriseRecipe(DistillationRecipe):
+    """Linear maps to put in two factors of low rank, and the recovery after it.
+
+    These are the feed-forwards' and those after attention, of the pruned student where it is pruned. A map for which no
+    rank saves anything stays whole.
+    """
+
+    energy: Share | None = Field(None, description="share of the energy of each map that its rank keeps")
+    parameters: Share | None = Field(
+        None,
+        description="share of these maps' parameters that stays, spread over them by what a rank is worth; left out: "
+        "0.5, unless `energy` is given",
+    )
+    weighting: Literal["loss", "inputs", "none"] = Field(
+        "loss",
+        description="what is kept of a map: its outputs on training rows, each as far as the loss depends on it; these "
+        "outputs, all alike; or its matrix whatever it is given",
+    )
+    calibration_examples: Positive = Field(256, description="training rows that are looked at")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> FactoriseRecipe:
+        if self.energy is not None and self.parameters is not None:
+            raise ValueError("give `energy` or `parameters`, not both")
         return self
 
 

@@ -30,6 +30,7 @@ def _different(values: Items) -> Items:
 Label = Annotated[str, BeforeValidator(_label)]
 Different = AfterValidator(_different)
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 

@@ -14,8 +14,9 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedToke
 from distill.checkpoint import computed, from_pretrained, load_strictly, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
-from distill.layer_sizes import SIZES_KEY, apply_sizes
+from distill.layer_sizes import SIZES_KEY
 from distill.layers import model_config
+from distill.low_rank import RANKS_KEY, resize
 from distill.task import Task
 
 ARCHITECTURES = ("marian", "bart", "mbart", "m2m_100", "t5", "mt5")
@@ -36,7 +37,7 @@ def load_seq2seq(folder: Path) -> nn.Module:
     open_checkpoint(folder)
     config = read_config(folder / "config.json")
     _expect_known(config, folder)
-    if hasattr(config, SIZES_KEY):
+    if hasattr(config, SIZES_KEY) or hasattr(config, RANKS_KEY):
         return _smaller(config, folder)
     model, gaps = from_pretrained(AutoModelForSeq2SeqLM, folder)
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
@@ -48,13 +49,13 @@ def load_seq2seq(folder: Path) -> nn.Module:
 
 
 def _smaller(config: Any, folder: Path) -> nn.Module:
-    """A pruned model: built from its config, made as small as that says, filled strictly.
+    """A model that was pruned or factorised: built from its config, made as small as that says, filled strictly.
 
     Raises:
         CheckpointError: weights and config do not fit, or a file cannot be read.
     """
     model = _from_config(config)
-    apply_sizes(model)
+    resize(model)
     load_strictly(model, folder)
     if (folder / GENERATION).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from distill.layer_sizes import apply_sizes, choose_sizes
 from distill.layers import model_config
+from distill.low_rank import whole
 from distill.models import chosen_layers
 from distill.recipe import StudentRecipe
 from distill.seq2seq import build_seq2seq, load_seq2seq
@@ -55,6 +56,7 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: L
     Raises:
         RecipeError: layers that the teacher does not have.
     """
+    teacher = whole(teacher)
     config = copy.deepcopy(model_config(teacher))
     keys = ("num_layers", "num_decoder_layers") if hasattr(config, "num_decoder_layers") else _BART
     totals = [int(getattr(config, key)) for key in keys]

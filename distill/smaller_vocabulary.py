@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from distill.dataset import Dataset
 from distill.errors import CheckpointError
 from distill.label import ASKED
-from distill.layer_sizes import apply_sizes
 from distill.layers import model_config
+from distill.low_rank import resize
 from distill.smaller_tokenizer import shrink_tokenizer
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "m2m_100")
@@ -123,7 +123,7 @@ def _with_rows(model: nn.Module, ids: Sequence[int]) -> nn.Module:
         if hasattr(config, key):
             setattr(config, key, len(ids))
     made = cast(Any, type(model))(config)
-    apply_sizes(made)
+    resize(made)
     weights, rows = model.state_dict(), torch.tensor(ids)
     made.load_state_dict({key: _kept(weights[key], value, rows) for key, value in made.state_dict().items()})
     made.tie_weights()

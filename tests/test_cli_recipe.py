@@ -74,6 +74,10 @@ def test_every_problem_of_a_recipe_at_once(folder: Path) -> None:
         (("compress", "run", "recipe.yaml", "--set", "seed"), "--set seed: expected KEY=VALUE"),
         (("compress", "run", "recipe.yaml", "--set", "student.layer=2"), "did you mean layers?"),
         (("compress", "bench", "recipe.yaml", "--against", "openvino,nope"), "'optimum' (found 'nope')"),
+        (
+            ("compress", "factorise", "recipe.yaml", "--set", "factorise.energy=2"),
+            "factorise.energy: Input should be less",
+        ),
         (("compress", "prune", "recipe.yaml", "--dry-run"), "--dry-run goes with `compress run`"),
     ],
 )

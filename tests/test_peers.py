@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_a_peer_that_is_missing_is_named(
     for lacking, kind in ((classifier[:1], "an fp32 bundle"), (classifier[1:], "a checkpoint")):
         with pytest.raises(RecipeError, match=f"{kind} is missing"):
             peers_of(lacking, ["openvino"], ["a text"], tmp_path)
+
+
+@pytest.mark.parametrize("key", ["potstill_ranks", "potstill_layer_sizes"])
+def test_a_peer_that_cannot_build_smaller_layers_is_named(
+    key: str, translator: list[Candidate], tmp_path: Path
+) -> None:
+    """transformers fills what it does not find with random numbers: such a peer would be measured, and wrong."""
+    folder = Path(shutil.copytree(translator[0].folder, tmp_path / "student"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: {}}))
+    smaller = [from_checkpoint("student", folder), translator[1]]
+    found, notes = peers_of(smaller, ["ctranslate2", "optimum"], ["a text"], tmp_path / "peers")
+    assert not found and len(notes) == 2
+    assert all(note.endswith("left out: it cannot build layers that potstill made smaller") for note in notes)
 
 
 def installed(name: str) -> bool:

@@ -21,7 +21,7 @@ def test_every_section_has_a_table_or_says_where_it_is() -> None:
     assert titles == [
         *("data", "data.split", "data.filters", "task", "teacher", "teacher.training", "vocabulary", "label"),
         *("student", "student.training"),
-        *("prune", "prune.training", "export", "quantize", "bench"),
+        *("prune", "prune.training", "factorise", "factorise.training", "export", "quantize", "bench"),
     ]
     assert all(f"| `{name}` |" in reference() for name in Recipe.model_fields)
 

@@ -18,6 +18,7 @@ from export.bundle import read_bundle
 from export.manifest import CONFIG, TOKENIZER
 from export.texts import Text, open_reader, read_limits
 
+OWN_KEYS = "potstill_"
 CALIBRATION = 300
 """Training texts that static int8 takes its ranges from; NNCF's own default."""
 
@@ -40,12 +41,20 @@ def peers_of(
         if task is None or task.kind not in PEERS[name].kinds:
             notes.append(f"{name} left out: it is compared in {', '.join(PEERS[name].kinds)} alone")
             continue
+        if PEERS[name].source == "checkpoint" and _is_resized(checkpoint.folder):
+            notes.append(f"{name} left out: it cannot build layers that potstill made smaller")
+            continue
         try:
             folder = make_peer(name, "int8", task, checkpoint.folder, bundle.folder, texts, target / name)
             found.append(from_folder(folder, checkpoint.model))
         except (MissingExtraError, RunError) as error:
             notes.append(f"{name} left out: {error}")
     return found, notes
+
+
+def _is_resized(checkpoint: Path) -> bool:
+    """Whether transformers alone would build another model than this one: its config has keys of potstill's."""
+    return any(key.startswith(OWN_KEYS) for key in files.read_json(checkpoint / CONFIG))
 
 
 def _last(candidates: Sequence[Candidate], runtime: str) -> Candidate:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distill.layers import Layer, layers, model_config
+from distill.low_rank import LowRank, matrix
 from export.encoder.build import POSITIONS, TABLE, TYPES
 from export.encoder.describe import ARCHITECTURES, Architecture
 from export.graphs.operators import KNOWN_ACTIVATIONS
@@ -99,11 +100,17 @@ def _layer(layer: Layer, names: Architecture, stem: str, last: bool) -> dict[str
 
 
 def _product(name: str, parts: list[Any], scales: tuple[float, ...] = ()) -> dict[str, Array]:
-    """One product `(in, out)` of one or several linear maps side by side, each times its scale."""
+    """One product `(in, out)` of one or several linear maps side by side, each times its scale.
+
+    A map of its own that has two factors is two products; side by side with others it is multiplied out.
+    """
+    if len(parts) == 1 and isinstance(parts[0], LowRank):
+        first = {f"{name}.first.weight": _array(parts[0].first.weight).T}
+        return first | _product(f"{name}.second", [parts[0].second], scales)
     factors = [np.float32(factor) for factor in scales or (1.0,) * len(parts)]
     pairs = list(zip(parts, factors, strict=True))
     return {
-        f"{name}.weight": np.concatenate([_array(part.weight).T * factor for part, factor in pairs], axis=1),
+        f"{name}.weight": np.concatenate([_array(matrix(part)).T * factor for part, factor in pairs], axis=1),
         f"{name}.bias": np.concatenate([_array(part.bias) * factor for part, factor in pairs]),
     }
 

@@ -38,6 +38,12 @@ class Standard:
     # --- products and tables ---
 
     def product(self, states: str, name: str) -> str:
+        """States `(…, in)` times the map `name`: its weight, or its two factors one after the other."""
+        if f"{name}.second.weight" not in self.write.weights:
+            return self.multiply(states, name)
+        return self.multiply(self.multiply(states, f"{name}.first"), f"{name}.second")
+
+    def multiply(self, states: str, name: str) -> str:
         """States `(…, in)` times the weight `name` `(in, out)`, plus its bias if it has one."""
         found = self.write.node("MatMul", self.smoothed(states, name), self.write.weight(f"{name}.weight"))
         bias = f"{name}.bias"

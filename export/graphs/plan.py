@@ -20,6 +20,12 @@ LOWEST = float(np.finfo(np.float32).min)
 Weights = Mapping[str, NDArray[Any]]
 
 
+def width_in(weights: Weights, name: str) -> int:
+    """How many inputs the map `name` has, whole or in two factors."""
+    first = f"{name}.first.weight"
+    return int(weights[first if first in weights else f"{name}.weight"].shape[0])
+
+
 @dataclass(frozen=True)
 class Plan:
     """How the layers of a model hang together.

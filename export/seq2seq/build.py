@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export.graphs.operators import Operators, Standard
-from export.graphs.plan import Plan, Weights
+from export.graphs.plan import Plan, Weights, width_in
 from export.graphs.writer import Writer, branch, model_of, tensors, value
 from export.seq2seq import beam_loop
 from export.seq2seq.beam_loop import write_beams
@@ -119,9 +119,7 @@ def _inputs(parts: Standard) -> list[onnx.ValueInfoProto]:
     """The graph's inputs, as above."""
     plan, weights, kind = parts.plan, parts.write.weights, parts.real_type
     layers = range(len(plan.decoder_heads))
-    own, cross = (
-        [weights[f"decoder.{i}.{part}.out.weight"].shape[0] for i in layers] for part in ("attention", "cross")
-    )
+    own, cross = ([width_in(weights, f"decoder.{i}.{part}.out") for i in layers] for part in ("attention", "cross"))
     return [
         value("step", TensorProto.BOOL, []),
         value("input_ids", TensorProto.INT64, ["rows", "length"]),

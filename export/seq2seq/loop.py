@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.graphs.operators import Operators, Standard
+from export.graphs.plan import width_in
 from export.graphs.writer import Writer, value
 from export.seq2seq.stacks import has_shortlist, layer_names, step
 
@@ -77,7 +78,7 @@ def _nothing(parts: Standard, rows: str) -> list[str]:
     """Keys and values of no tokens for each layer of the decoder."""
     write, made, found = parts.write, dict[str, str](), list[str]()
     for layer, heads in enumerate(parts.plan.decoder_heads):
-        width = write.weights[f"decoder.{layer}.attention.out.weight"].shape[0]
+        width = width_in(write.weights, f"decoder.{layer}.attention.out")
         sizes = write.whole(heads, 0, width // heads)
         if sizes not in made:
             shape = write.node("Concat", rows, sizes, axis=0)

@@ -6,7 +6,7 @@ import onnx
 
 from export.graphs.layers import Layer, feed, projected, residual, source_attention
 from export.graphs.operators import Standard, key_positions
-from export.graphs.plan import Weights
+from export.graphs.plan import Weights, width_in
 
 NEAR, COMMON = "shortlist.near", "shortlist.common"
 """Pieces `(vocabulary, n)` that each piece of a source may become, and those `(m,)` that any source may need."""
@@ -93,7 +93,7 @@ def _target_attention(parts: Standard, layer: int, bias: str) -> Layer:
 
 def _cross_width(parts: Standard, layer: int) -> int:
     """Heads times size of a layer's cross-attention."""
-    return int(parts.write.weights[f"decoder.{layer}.cross.out.weight"].shape[0])
+    return width_in(parts.write.weights, f"decoder.{layer}.cross.out")
 
 
 def _folds(parts: Standard, sentences: str) -> dict[int, tuple[str, str]]:

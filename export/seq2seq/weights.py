@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distill.encoder_decoders import Architecture, Side, architecture, part
+from distill.low_rank import LowRank, matrix
 from export.graphs.plan import LOWEST, Plan
 
 Array = NDArray[np.float32]
@@ -86,11 +87,18 @@ def _scale(attention: Any, query: nn.Linear, names: Architecture) -> float:
 
 
 def _product(name: str, parts: list[nn.Linear], scales: tuple[float, ...] = ()) -> Named:
-    """One product `(in, out)` of one or several linear maps side by side."""
+    """One product `(in, out)` of one or several linear maps side by side.
+
+    A map of its own that has two factors is two products; side by side with others it is multiplied out.
+    """
+    if len(parts) == 1 and isinstance(parts[0], LowRank):
+        yield f"{name}.first.weight", _array(parts[0].first.weight).T
+        yield from _product(f"{name}.second", [parts[0].second], scales)
+        return
     factors = scales or (1.0,) * len(parts)
     yield (
         f"{name}.weight",
-        np.concatenate([_array(p.weight).T * np.float32(f) for p, f in zip(parts, factors, strict=True)], axis=1),
+        np.concatenate([_array(matrix(p)).T * np.float32(f) for p, f in zip(parts, factors, strict=True)], axis=1),
     )
     if any(p.bias is not None for p in parts):
         biases = [np.zeros(p.out_features, np.float32) if p.bias is None else _array(p.bias) for p in parts]
@@ -142,10 +150,10 @@ def _tables(model: nn.Module, names: Architecture) -> tuple[list[str], dict[str,
     matrices.append(cast(Any, model).lm_head.weight)
     found: dict[str, Array] = {}
     chosen = []
-    for name, matrix in zip(
+    for name, table in zip(
         ("embedding.table", "decoder.embedding.table", "output.embedding.table"), matrices, strict=True
     ):
-        array = _array(matrix)
+        array = _array(table)
         same = next((other for other, known in found.items() if np.array_equal(known, array)), None)
         chosen.append(same or name)
         found.setdefault(chosen[-1], array)
