@@ -207,4 +207,6 @@ def _made_of(opened: Run) -> list[str]:
         return []
     before, after = quantization["bytes"]["fp32"], quantization["bytes"]["int8"]
     parts = [f"{part} {before[part] / 1e6:.2f} -> {after[part] / 1e6:.2f} MB" for part in before]
-    return [f"int8 {quantization['method']}: {quantization['products']}", f"bytes, fp32 -> int8: {', '.join(parts)}"]
+    left = [f"left float: {name}: {why}" for name, why in quantization.get("left_float", {}).items()]
+    method = f"int8 {quantization['method']}: {quantization['products']}"
+    return [method, *left, f"bytes, fp32 -> int8: {', '.join(parts)}"]

@@ -201,11 +201,9 @@ def test_what_fails_the_gate_is_kept_as_rejected(
     assert hash_files(bundle.folder) == before
 
 
-def damaged(
-    make: Callable[[onnx.ModelProto], onnx.ModelProto],
-) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
-    def make_damaged(graph: onnx.ModelProto) -> onnx.ModelProto:
-        made = make(graph)
+def damaged(make: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    def make_damaged(graph: onnx.ModelProto, left_float: frozenset[str]) -> onnx.ModelProto:
+        made = make(graph, left_float)
         for value in made.graph.initializer:
             if value.name == "head.out.weight":
                 value.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(value), value.name))
