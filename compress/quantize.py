@@ -19,6 +19,7 @@ from compress.forms import SCANNED, Forms, check_names, counts, scan_form
 from compress.gate import Verdict
 from compress.products import Products, bytes_by_part, count_products
 from compress.tasks import KINDS, Answers, Kind
+from compress.watch import Watched
 from distill.data import Dataset, Split
 from distill.errors import DataError
 from distill.files import new_folder
@@ -30,6 +31,7 @@ from export.bundle import Bundle, read_bundle
 REJECTED = "rejected-"
 SINCE = ("exclude", "smooth", "ranges", "percentile")
 """Keys whose defaults are what was done before there were such keys: with these, older results stand."""
+NAMED = "named in quantize.exclude"
 LOG = logging.getLogger("potstill")
 
 Compare = Callable[[Answers, Answers], Difference]
@@ -163,15 +165,24 @@ def _rows(bundle: Bundle, dataset: Dataset) -> Split:
 
 def _tries(trials: Trials, forms: Forms, settings: QuantizeRecipe, work: Path) -> list[Trial]:
     """Every method whole, or without the products that the recipe names; then, where all are rejected, with fewer."""
-    named = () if settings.exclude == "auto" else settings.exclude
-    if named:
-        check_names(named, [product.name for product in forms.watched().products])
-    left = {name: "named in quantize.exclude" for name in named}
+    left = dict.fromkeys(checked_names(settings, forms.watched), NAMED)
     order = methods(settings, trials.bundle.task.kind)
     tried = [_try(trials, forms, method, left, work) for method in order]
     if settings.exclude == "auto" and all(trial.verdict.state == "rejected" for trial in tried):
         tried += _with_fewer(trials, forms, settings, [method for method in order if method in SCANNED], work)
     return tried
+
+
+def checked_names(settings: QuantizeRecipe, watched: Callable[[], Watched]) -> tuple[str, ...]:
+    """The products that the recipe names to stay float.
+
+    Raises:
+        RecipeError: there are no such products.
+    """
+    named = () if settings.exclude == "auto" else settings.exclude
+    if named:
+        check_names(named, [product.name for product in watched().products])
+    return named
 
 
 def _with_fewer(
