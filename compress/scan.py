@@ -18,7 +18,7 @@ from export.bundle import read_bundle
 
 HEAD = ("product", "shape", "error", "input", "weight", "form")
 LEGEND = """\
-error: power of the noise over the product's variance, where {method} int8 rounds input and weight; on {texts} texts
+error: power of the noise over that of the product, where {method} int8 rounds input and weight; on {texts} texts
 input, weight: largest input channel over the median one, and the same of the weight's rows: all share their scale
 """
 

@@ -11,15 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compress.operators import LARGEST, MOST, rounded
 from compress.ranges import AROUND_ZERO, LEVELS, Range
 from compress.smooth import STANDS_OUT
 from compress.watch import Floats, Product, Watched, usual
-
-CONSTANT = 1e-12
-"""A product that varies by less of its power is a constant, and compared with that."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,9 @@ class Rounding:
 class Sensitivity:
     """What int8 does to one product.
 
-    `error` is the power of the noise over that of the product, its variance (the inverse of the signal to quantization
-    noise ratio of Lin et al. 2016, "Fixed point quantization of deep convolutional networks"; 0.01 are 20 dB). What
-    does not vary is left out, because a channel that is always large adds a constant, which the bias takes away.
+    `error` is the power of the noise over that of the product with its bias, which takes away what a channel that is
+    always large adds (the inverse of the signal to quantization noise ratio of Lin et al. 2016, "Fixed point
+    quantization of deep convolutional networks"; 0.01 are 20 dB).
     `outlier` is the largest channel of the input over the median one, by their largest magnitudes, and `weight_outlier`
     the same of the weight's rows, one for each input channel: all share a scale with the largest.
     """
@@ -95,34 +91,22 @@ class _Sums:
 
     exact: Product
     small: Floats
-    power: float = 0.0
+    signal: float = 0.0
     noise: float = 0.0
-    count: int = 0
-    usual: Floats = field(default_factory=lambda: np.zeros(1, np.float32))
-    squares: float = 0.0
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     peaks: Floats = field(default_factory=lambda: np.zeros(1, np.float32))
 
     def add(self, values: Floats, coarse: Floats) -> None:
         """Multiply the values `(values, inputs)` of one run, and the same after rounding."""
         wanted = values @ self.exact.weight
         self.noise += float(np.square(coarse @ self.small - wanted).sum(dtype=np.float64))
-        self.power += float(np.square(wanted).sum(dtype=np.float64))
-        if not self.count:
-            self.usual = wanted.mean(axis=0)
-        apart = wanted - self.usual  # small numbers, of which squares are exact enough
-        self.squares += float(np.square(apart).sum(dtype=np.float64))
-        self.total = self.total + apart.sum(axis=0, dtype=np.float64)
-        self.count += len(wanted)
+        self.signal += float(np.square(wanted + self.exact.bias).sum(dtype=np.float64))
         self.peaks = np.maximum(self.peaks, np.abs(values).max(axis=0))
 
     def found(self) -> Sensitivity:
         """The figures."""
         weight = self.exact.weight
         rows: Floats = np.abs(weight).max(axis=1)
-        varying = self.squares - float(np.square(self.total).sum()) / self.count
-        signal = varying if varying > CONSTANT * self.power else self.power
-        error = self.noise / signal if signal else 0.0
+        error = self.noise / self.signal if self.signal else 0.0
         inputs, outputs = weight.shape
         return Sensitivity(self.exact.name, (inputs, outputs), error, _outlier(self.peaks), _outlier(rows))
 

@@ -22,12 +22,16 @@ NAMED: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product with a stored weight `(inputs, outputs)`: its node, and the activation `states` that it reads."""
+    """A product with a stored weight `(inputs, outputs)`: its node, and the activation `states` that it reads.
+
+    `bias` is what is added to it right after, `(outputs,)` or 0.
+    """
 
     name: str
     node: str
     states: str
     weight: Floats
+    bias: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +52,37 @@ def products(graph: onnx.ModelProto, named: Mapping[str, str] = NAMED) -> tuple[
 
     They are called like their weights, without `.weight`; `named` has other names for some weights.
     """
-    stored = {value.name: value for value in graph.graph.initializer if len(value.dims) == 2}
+    stored = {value.name: value for value in graph.graph.initializer}
+    biases = _biases(graph.graph)
     return tuple(
-        _product(node, stored[node.input[1]], named)
+        _product(node, stored[node.input[1]], stored.get(biases.get(node.output[0], "")), named)
         for node in graph.graph.node
         if node.op_type in PRODUCTS and node.input[1] in stored
     )
 
 
-def _product(node: onnx.NodeProto, stored: onnx.TensorProto, named: Mapping[str, str]) -> Product:
+def _biases(graph: onnx.GraphProto) -> dict[str, str]:
+    """The stored vectors that are added to values, by the names of these."""
+    vectors = {value.name for value in graph.initializer if len(value.dims) == 1}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Add" and vectors & set(node.input):
+            bias, value = sorted(node.input, key=lambda name: name not in vectors)
+            found[value] = bias
+        elif node.op_type == "Gemm" and len(node.input) > 2:
+            found[node.output[0]] = node.input[2]
+    return found
+
+
+def _product(
+    node: onnx.NodeProto, stored: onnx.TensorProto, bias: onnx.TensorProto | None, named: Mapping[str, str]
+) -> Product:
     """One of them."""
+    added = np.zeros((), np.float32) if bias is None else numpy_helper.to_array(bias)
     turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     weight = numpy_helper.to_array(stored)
     name = named.get(stored.name, stored.name.removesuffix(".weight"))
-    return Product(name, node.name, node.input[0], weight.T if turned else weight)
+    return Product(name, node.name, node.input[0], weight.T if turned else weight, added)
 
 
 def watch(graph: onnx.ModelProto, names: Sequence[str], batches: Iterable[Batch]) -> Iterator[dict[str, Floats]]:

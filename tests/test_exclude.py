@@ -115,7 +115,7 @@ def test_smoothing_mends_outlier_channels(bundles: dict[str, Bundle], tmp_path: 
 
 
 @pytest.mark.parametrize("method", ["dynamic", "static"])
-@pytest.mark.parametrize(("name", "plain", "tries"), [("large", {"smooth": False}, [1, 2]), ("shifted", {}, [1, 2, 4])])
+@pytest.mark.parametrize(("name", "plain", "tries"), [("large", {"smooth": False}, [1]), ("shifted", {}, [1, 2, 4])])
 def test_the_fewest_products_that_pass_stay_float(
     name: str, plain: dict[str, Any], tries: list[int], method: str, bundles: dict[str, Bundle], tmp_path: Path
 ) -> None:

@@ -16,14 +16,18 @@ from compress.watch import Watched, products
 Floats = NDArray[np.float32]
 
 
-def watched(values: list[Floats], **weights: Floats) -> Watched:
+def watched(values: list[Floats], bias: Floats | float = 0, **weights: Floats) -> Watched:
     """A graph in which products of these weights read the same values; `turned` is stored the other way round."""
     nodes, stored = [], []
     for name, weight in weights.items():
         turned = name == "turned"
-        node = helper.make_node("Gemm" if turned else "MatMul", ["x", f"{name}.weight"], [name], name=f"node of {name}")
-        node.attribute.extend([helper.make_attribute("transB", 1)] * turned)
-        nodes.append(node)
+        stored.append(numpy_helper.from_array(np.full(weight.shape[1], bias, np.float32), f"{name}.bias"))
+        if turned:
+            inputs = ["x", "turned.weight", "turned.bias"]
+            nodes.append(helper.make_node("Gemm", inputs, [name], name="node of turned", transB=1))
+        else:
+            nodes.append(helper.make_node("MatMul", ["x", f"{name}.weight"], [f"{name}/0"], name=f"node of {name}"))
+            nodes.append(helper.make_node("Add", [f"{name}.bias", f"{name}/0"], [name], name=f"bias of {name}"))
         stored.append(numpy_helper.from_array(weight.T.copy() if turned else weight, f"{name}.weight"))
     graph = helper.make_graph(
         nodes,
@@ -42,11 +46,9 @@ def test_an_error_by_hand() -> None:
     exact, coarse = 255 * 0.4 + 1.4 * 64, 255 * 0 + 1 * 64
     assert found[0].error == pytest.approx((coarse - exact) ** 2 / exact**2)
     assert (found[0].name, found[0].shape) == ("only", (2, 1))
-    # once more with 0, 0: the product is 0, exactly; the variance of both is half of that of the first alone
-    two = watched(
-        [np.array([[255, 1.4]], np.float32), np.zeros((1, 2), np.float32)], only=np.array([[0.4], [64]], np.float32)
-    )
-    assert scan(two, Rounding())[0].error == pytest.approx((coarse - exact) ** 2 / (exact**2 / 2))
+    # the bias is no noise, and makes the product twice as large
+    two = watched([np.array([[255, 1.4]], np.float32)], exact, only=np.array([[0.4], [64]], np.float32))
+    assert scan(two, Rounding())[0].error == pytest.approx((coarse - exact) ** 2 / (2 * exact) ** 2)
     # channels of 255 and 1.4, whose median is 128.2; rows of 64 and 0.4, whose median is 32.2
     assert found[0].outlier == pytest.approx(255 / 128.2)
     assert found[0].weight_outlier == pytest.approx(64 / 32.2)
@@ -101,8 +103,8 @@ def test_an_outlier_channel_of_the_input() -> None:
 
 def test_a_constant_hides_no_error() -> None:
     shifted = [each + np.where(np.arange(32) == 3, np.float32(777), np.float32(0)) for each in VALUES]
-    found = scan(watched(shifted, plain=PLAIN), Rounding())[0]
-    assert found.error > 0.5  # steps of 3 for values of 1, though the product's power is mostly that of the constant
+    found = scan(watched(shifted, -777 * PLAIN[3], plain=PLAIN), Rounding())[0]
+    assert found.error > 0.5  # steps of 3 for values of 1, though without the bias the constant is all of its power
     assert found.outlier > 200
 
 
@@ -147,6 +149,5 @@ def test_what_is_predicted_is_what_onnxruntime_makes() -> None:
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     noise = sum(float(np.square(session.run(None, {"x": each})[0] - each @ PLAIN).sum()) for each in VALUES)
-    outputs = np.concatenate(VALUES) @ PLAIN
-    signal = float(outputs.var(axis=0).sum() * len(outputs))
+    signal = sum(float(np.square(each @ PLAIN).sum()) for each in VALUES)
     assert scan(watched(VALUES, plain=PLAIN), Rounding())[0].error == pytest.approx(noise / signal, rel=1e-3)
