@@ -2,6 +2,9 @@
 
 Only what products read is looked at, so that the lowest float of attention's mask never counts; rows are read one by
 one, so that padding does not.
+
+Nothing is cut off by default: of a trained encoder percentiles were no better at 99.999 and worse below, for the rare
+large values are what feed-forwards tell the layers behind them. Without smoothing they lost half of some products.
 """
 
 from __future__ import annotations

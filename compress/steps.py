@@ -192,16 +192,15 @@ def run_bench(opened: Run) -> Manifest:
             report = measure(
                 recipe.name, together, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
             )
-        report = replace(report, notes=(*_made_of(opened), *report.notes, *left_out))
+        report = replace(report, notes=(*made_of(opened.folder / "bundle"), *report.notes, *left_out))
         write_all(report, folder)
         return {"notes": list(report.notes)}
 
     return alone(opened, bench_step(opened), make)
 
 
-def _made_of(opened: Run) -> list[str]:
-    """How the shipped bundle was quantized, and where its bytes are."""
-    folder = opened.folder / "bundle"
+def made_of(folder: Path) -> list[str]:
+    """How the bundle in a folder was quantized, what stayed float in it and why, and where its bytes are."""
     quantization = read_bundle(folder).details.get("quantization") if folder.is_dir() else None
     if quantization is None:
         return []

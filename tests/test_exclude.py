@@ -32,6 +32,7 @@ from compress.operators import OUTPUT
 from compress.products import count_products
 from compress.quantize import quantize, resolved
 from compress.scan import in_words, scan_bundle
+from compress.steps import made_of
 from compress.translation_int8 import quantize_translation
 from compress.weight_only import weight_only
 from distill.checkpoint import save
@@ -132,6 +133,9 @@ def test_the_fewest_products_that_pass_stay_float(
     card = (made.bundle.folder / "README.md").read_text()
     lines = [line for line in card.splitlines() if line.startswith("| quantization.left_float.")]
     assert len(lines) == least and all("int8 error" in line for line in lines)
+    said = [f"left float: {product}: {why}" for product, why in found["left_float"].items()]
+    notes = made_of(made.bundle.folder)
+    assert notes[0] == f"int8 {method}: {found['products']}" and sorted(notes[1:-1]) == sorted(said)
 
 
 def test_what_passes_whole_is_not_scanned(bundles: dict[str, Bundle], tmp_path: Path) -> None:
