@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli_bundle import predict, verify
+from compress.scan_cli import scan
 from distill.command import (
     HELP,
     RECIPE,
@@ -279,8 +280,8 @@ def bench(sources: tuple[Path, ...], data: Path | None, against: str | None, **f
         _in_recipe(sources[0], found, work, "bench")
 
 
-compress.add_command(predict)
-compress.add_command(verify)
+for command in (scan, predict, verify):
+    compress.add_command(command)
 
 
 def main() -> None:

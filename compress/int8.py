@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,9 @@ from onnxruntime.quantization import (
 )
 
 from compress.operators import LARGEST, LEAST_OPSET, Int8, rounded
+from compress.products import PRODUCTS
+from compress.ranges import Range
+from compress.watch import Batch, products
 from export.encoder.build import build_classifier
 from export.graphs.plan import has_plan, read_plan
 from export.graphs.writer import opset_of
@@ -35,26 +40,27 @@ from export.rewrite import strip
 
 REDUCE_RANGE = True
 """7-bit weights: sums of 8-bit ones overflow on x86 without VNNI, and the same bundle answers differently there."""
-PRODUCTS = ("MatMul", "Gemm")
-
-Batch = Mapping[str, NDArray[np.int64]]
+NOTHING: frozenset[str] = frozenset()
 
 
-def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
+def dynamic(graph: onnx.ModelProto, left_float: Collection[str] = NOTHING) -> onnx.ModelProto:
     """int8 weights; each activation gets its range while the model runs, so an answer depends on its batch.
 
-    A graph with a plan is written anew in onnxruntime's own operators, others are rewritten node by node.
+    A graph with a plan is written anew in onnxruntime's own operators, others are rewritten node by node. The products
+    that are `left_float` stay as they are.
     """
     if has_plan(graph):
-        return build_classifier(*read_plan(graph), max(opset_of(graph), LEAST_OPSET), Int8)
+        form = partial(Int8, left_float=frozenset(left_float))
+        return build_classifier(*read_plan(graph), max(opset_of(graph), LEAST_OPSET), form)
     with _output() as path:
         quantize_dynamic(
             tables(graph),
             path,
-            op_types_to_quantize=list(PRODUCTS),
+            op_types_to_quantize=sorted(PRODUCTS),
             per_channel=True,
             reduce_range=REDUCE_RANGE,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_nodes(graph, left_float),
             extra_options={"MatMulConstBOnly": True},
         )
         return _read(path)
@@ -90,19 +96,29 @@ def _look_up(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     graph.node.insert(place, cast)
 
 
-def static(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
+def static(
+    graph: onnx.ModelProto,
+    batches: Iterable[Batch],
+    left_float: Collection[str] = NOTHING,
+    ranges: Mapping[str, Range] | None = None,
+) -> onnx.ModelProto:
     """int8 weights and fixed ranges: the smallest and largest value on `batches`. No answer depends on its batch.
 
-    Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time.
-    Percentiles instead of the extremes were no better at 99.999 and worse below.
+    Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time. The
+    products that are `left_float` stay as they are. `ranges` (`compress.ranges`) take the place of the extremes.
     """
-    return _with_ranges(tables(graph), batches, QuantType.QUInt8, REDUCE_RANGE, {})
+    return _with_ranges(tables(graph), batches, QuantType.QUInt8, REDUCE_RANGE, left_float, ranges, {})
 
 
-def symmetric(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
+def symmetric(
+    graph: onnx.ModelProto,
+    batches: Iterable[Batch],
+    left_float: Collection[str] = NOTHING,
+    ranges: Mapping[str, Range] | None = None,
+) -> onnx.ModelProto:
     """The same for TensorRT: ranges around zero and weights of 8 bits. Tables stay float, it has no int8 look-ups."""
     around_zero = {"ActivationSymmetric": True, "WeightSymmetric": True}
-    return _with_ranges(_copy(graph), batches, QuantType.QInt8, False, around_zero)
+    return _with_ranges(_copy(graph), batches, QuantType.QInt8, False, left_float, ranges, around_zero)
 
 
 def _with_ranges(
@@ -110,31 +126,48 @@ def _with_ranges(
     batches: Iterable[Batch],
     activations: QuantType,
     reduce_range: bool,
-    options: dict[str, bool],
+    left_float: Collection[str],
+    ranges: Mapping[str, Range] | None,
+    options: Mapping[str, bool],
 ) -> onnx.ModelProto:
     """Products between pairs of quantizing and dequantizing nodes, with ranges from `batches`."""
+    given = {name: [_override(*found)] for name, found in (ranges or {}).items()}
     with _output() as path:
         quantize_static(
             graph,
             path,
-            _Batches(batches),
+            _Batches(batches if ranges is None else islice(batches, 1)),  # which it asks for all the same
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(PRODUCTS),
+            op_types_to_quantize=sorted(PRODUCTS),
             per_channel=True,
             reduce_range=reduce_range,
             activation_type=activations,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_of_activations(graph),  # `MatMulConstBOnly` does nothing here
-            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS), **options},
+            nodes_to_exclude=[*_of_activations(graph), *_nodes(graph, left_float)],  # it knows no `MatMulConstBOnly`
+            extra_options={
+                "OpTypesToExcludeOutputQuantization": sorted(PRODUCTS),
+                "TensorQuantOverrides": given,
+                **options,
+            },
         )
         return _rounded_for_products(_read(path))
+
+
+def _override(low: float, high: float) -> dict[str, np.float32]:
+    """A range as onnxruntime takes it."""
+    return {"rmin": np.float32(low), "rmax": np.float32(high)}
 
 
 def _of_activations(graph: onnx.ModelProto) -> list[str]:
     """The names of the products that have no stored weight: attention's."""
     stored = {value.name for value in graph.graph.initializer}
     return [node.name for node in graph.graph.node if node.op_type in PRODUCTS and node.input[1] not in stored]
+
+
+def _nodes(graph: onnx.ModelProto, names: Collection[str]) -> list[str]:
+    """The nodes of the products of these names."""
+    return [product.node for product in products(graph) if product.name in names] if names else []
 
 
 def _rounded_for_products(graph: onnx.ModelProto) -> onnx.ModelProto:

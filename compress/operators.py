@@ -19,6 +19,8 @@ MICROSOFT = "com.microsoft"
 MOST = 64  # 7 bits: the sum of two products with 8-bit activations stays within 16 bits
 LARGEST = 127
 LEAST_OPSET = 23  # of the standard's attention
+OUTPUT = "output"
+"""What the product with the output matrix is called, which is a table of embeddings too, and named like one."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Fused(Standard):
 
 @dataclass(frozen=True)
 class Int8(Fused):
-    """Int8 products and tables."""
+    """Int8 products and tables, but for the products that are `left_float`."""
+
+    left_float: frozenset[str] = frozenset()
 
     def activation(self, states: str, name: str) -> str:
         """An activation function; Gelu by its tanh form, 0.0005 away at most, which int8 does not see."""
@@ -81,6 +85,8 @@ class Int8(Fused):
 
     def multiply(self, states: str, name: str) -> str:
         """States times an int8 weight, plus its bias."""
+        if name in self.left_float:
+            return super().product(states, name)
         weight = self._stored(f"{name}.weight", axis=0)
         bias = f"{name}.bias"
         found = self.write.weight(bias) if bias in self.write.weights else ""
@@ -91,6 +97,8 @@ class Int8(Fused):
 
         A table that is the output matrix too is stored as that wants it, a scale a row. Any other has one a column.
         """
+        if self._is_float(table):
+            return super().embed(ids, table)
         if table == self.plan.output_table:
             rows = self._rows(self._stored(table, axis=1), ids)
             scales = self.write.stored[f"{table}.scale"][:, None] * np.float32(self.plan.embedding_scale)
@@ -108,11 +116,15 @@ class Int8(Fused):
     @property
     def output_parts(self) -> dict[str, int]:
         """The matrix is int8, and there are its scales."""
+        if self._is_float(self.plan.output_table):
+            return super().output_parts
         bias = {name: kind for name, kind in super().output_parts.items() if name == "bias"}
         return {"matrix": onnx.TensorProto.INT8, "scale": FLOAT} | bias
 
     def output(self, words: str = "") -> list[str]:
         """The int8 embedding matrix, turned; onnxruntime turns the whole one once, when it opens the model."""
+        if self._is_float(self.plan.output_table):
+            return super().output(words)
         table = self._stored(self.plan.output_table, axis=1)
         bias = [self.write.weight("output.bias")] if "bias" in self.output_parts else []
         parts = [table, f"{table}.scale", *bias]
@@ -121,8 +133,14 @@ class Int8(Fused):
 
     def logits(self, states: str, output: list[str]) -> str:
         """Logits from the int8 matrix."""
+        if self._is_float(self.plan.output_table):
+            return super().logits(states, output)
         matrix, scale, *bias = output
         return self._multiply(states, matrix, scale, bias[0] if bias else "")
+
+    def _is_float(self, table: str) -> bool:
+        """Whether a table is left float, being the matrix of an output that is."""
+        return OUTPUT in self.left_float and table == self.plan.output_table
 
     def _multiply(self, states: str, weight: str, scale: str, bias: str) -> str:
         """One int8 product, its activations quantized as they come."""

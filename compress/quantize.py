@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import onnx
 
 from compress import gate
 from compress.folder import copy_parts, seal_quantized, write_parts
+from compress.forms import SCANNED, Forms, check_names, counts, scan_form
 from compress.gate import Verdict
 from compress.products import Products, bytes_by_part, count_products
 from compress.tasks import KINDS, Answers, Kind
+from compress.watch import Watched
 from distill.data import Dataset, Split
 from distill.errors import DataError
 from distill.files import new_folder
@@ -26,6 +29,10 @@ from distill.sections import settings as section_settings
 from export.bundle import Bundle, read_bundle
 
 REJECTED = "rejected-"
+SINCE = ("exclude", "smooth", "ranges", "percentile")
+"""Keys whose defaults are what was done before there were such keys: with these, older results stand."""
+NAMED = "named in quantize.exclude"
+LOG = logging.getLogger("potstill")
 
 Compare = Callable[[Answers, Answers], Difference]
 """How much better the first answers are than the second."""
@@ -33,7 +40,10 @@ Compare = Callable[[Answers, Answers], Difference]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One int8 model, and how it compares with fp32 on the validation split."""
+    """One int8 model, and how it compares with fp32 on the validation split.
+
+    `left_float` says for each product that was left float why it was.
+    """
 
     method: str
     folder: Path
@@ -43,6 +53,13 @@ class Trial:
     verdict: Verdict
     products: Products
     bytes: Mapping[str, int]
+    left_float: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What tells this one from the others."""
+        count = len(self.left_float)
+        return f"{self.method}, {count} product{'s' * (count > 1)} float" if count else self.method
 
     def beats(self, other: Trial, compare: Compare) -> bool:
         """Whether this one is to be kept rather than `other`, which the recipe names first.
@@ -59,7 +76,7 @@ class Trial:
             "validation": {"metric": self.score.metric, "value": self.score.value, "n": self.score.n},
             "agreement": self.agreement,
             "gate": self.verdict.to_json(),
-        }
+        } | ({"left_float": list(self.left_float)} if self.left_float else {})
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,10 @@ class Trials:
 def resolved(recipe: QuantizeRecipe, kind: str) -> dict[str, Any]:
     """The section as JSON values, with what the kind of task puts in the place of what is left out."""
     allowed = asdict(gate.limits(recipe, kind))
-    return {**section_settings(recipe, kind), **allowed, "methods": list(methods(recipe, kind))}
+    usual = QuantizeRecipe().model_dump(mode="json")
+    given = section_settings(recipe, kind)
+    found = {key: value for key, value in given.items() if key not in SINCE or value != usual[key]}
+    return {**found, **allowed, "methods": list(methods(recipe, kind))}
 
 
 def methods(recipe: QuantizeRecipe, kind: str) -> tuple[str, ...]:
@@ -102,28 +122,30 @@ def methods(recipe: QuantizeRecipe, kind: str) -> tuple[str, ...]:
 def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeRecipe) -> QuantizeResult:
     """Quantize an fp32 bundle to `target` for a device; the gate compares both on the validation split, on the CPU.
 
-    The methods are tried in the recipe's order: a later one is kept where it is better by more than chance.
-    Ranges of static int8 come from training rows alone. When nothing passes, the best try is kept beside `target` as
-    `rejected-NAME` and the fp32 bundle stays as it is.
+    The methods are tried in the recipe's order: a later one is kept where it is better by more than chance. Where all
+    are rejected, they are tried again with the products float that int8 hurts most, until one passes
+    (`quantize.exclude`). Ranges of static int8 come from training rows alone. When nothing passes, the best try is kept
+    beside `target` as `rejected-NAME` and the fp32 bundle stays as it is.
 
     Raises:
+        RecipeError: the recipe names products that there are none of.
         GateError: no method held the quality, or the split is too small to tell.
         DataError: there are no validation rows, or nothing to calibrate on; or the data are of another kind of task.
     """
     validation, kind = _rows(bundle, dataset), KINDS[bundle.task.kind]
     graph = onnx.load(bundle.model_path)
     before = bytes_by_part(graph.graph, kind.places)
-    makers = kind.makers(graph, bundle, dataset, settings)
+    forms = kind.forms(graph, bundle, dataset, settings)
     allowed = gate.limits(settings, bundle.task.kind)
     trials = Trials(bundle, kind, validation, kind.answers(bundle.folder, validation, False), allowed, settings.device)
     with tempfile.TemporaryDirectory(prefix="potstill-") as work:
-        tried = [_try(trials, name, makers[name](), Path(work) / name) for name in methods(settings, bundle.task.kind)]
+        tried = _tries(trials, forms, settings, Path(work))
         best = best_trial(tried, trials.compare)
         passed = best.verdict.state == "passed"
         place = target if passed else target.with_name(REJECTED + target.name)
         details = _details(bundle, best, tried, before)
         kept = _keep(best, place, bundle, details, settings.device, replace=not passed)
-    gate.require(passed, [(trial.method, trial.verdict) for trial in tried], str(place))
+    gate.require(passed, [(trial.label, trial.verdict) for trial in tried], str(place))
     return QuantizeResult(kept, best.method, best.products, tuple(tried))
 
 
@@ -141,6 +163,44 @@ def _rows(bundle: Bundle, dataset: Dataset) -> Split:
     return validation
 
 
+def _tries(trials: Trials, forms: Forms, settings: QuantizeRecipe, work: Path) -> list[Trial]:
+    """Every method whole, or without the products that the recipe names; then, where all are rejected, with fewer."""
+    left = dict.fromkeys(checked_names(settings, forms.watched), NAMED)
+    order = methods(settings, trials.bundle.task.kind)
+    tried = [_try(trials, forms, method, left, work) for method in order]
+    if settings.exclude == "auto" and all(trial.verdict.state == "rejected" for trial in tried):
+        tried += _with_fewer(trials, forms, settings, [method for method in order if method in SCANNED], work)
+    return tried
+
+
+def checked_names(settings: QuantizeRecipe, watched: Callable[[], Watched]) -> tuple[str, ...]:
+    """The products that the recipe names to stay float.
+
+    Raises:
+        RecipeError: there are no such products.
+    """
+    named = () if settings.exclude == "auto" else settings.exclude
+    if named:
+        check_names(named, [product.name for product in watched().products])
+    return named
+
+
+def _with_fewer(
+    trials: Trials, forms: Forms, settings: QuantizeRecipe, order: Sequence[str], work: Path
+) -> list[Trial]:
+    """Tries with the worst products left float, more and more of them, up to the first that passes."""
+    tried: list[Trial] = []
+    for method in order:
+        worst = scan_form(forms.watched(), method, settings).rows
+        for count in counts(len(worst)):
+            trial = _try(trials, forms, method, {row.name: row.why for row in worst[:count]}, work)
+            LOG.info("int8 %s: %s", trial.label, trial.verdict.state)
+            tried.append(trial)
+            if trial.verdict.state == "passed":
+                return tried
+    return tried
+
+
 def best_trial(tried: Sequence[Trial], compare: Compare) -> Trial:
     """The trial that is kept."""
     best = tried[0]
@@ -149,8 +209,9 @@ def best_trial(tried: Sequence[Trial], compare: Compare) -> Trial:
     return best
 
 
-def _try(trials: Trials, method: str, graph: onnx.ModelProto, folder: Path) -> Trial:
-    """Write one bundle to `folder` and put it before the gate."""
+def _try(trials: Trials, forms: Forms, method: str, left_float: Mapping[str, str], work: Path) -> Trial:
+    """Write one bundle into a folder in `work` and put it before the gate."""
+    graph, folder = forms.makers[method](frozenset(left_float)), work / f"{method}-{len(left_float)}"
     folder.mkdir()
     write_parts(folder, trials.bundle, graph, method)
     seal_quantized(folder, trials.bundle, method, trials.bundle.details, trials.device)
@@ -166,6 +227,7 @@ def _try(trials: Trials, method: str, graph: onnx.ModelProto, folder: Path) -> T
         gate.decide(drop, trials.allowed, _batch_flips(kind, folder, split, found)),
         count_products(graph.graph),
         bytes_by_part(graph.graph, kind.places),
+        left_float,
     )
 
 
@@ -196,6 +258,7 @@ def _details(bundle: Bundle, best: Trial, tried: Sequence[Trial], before: Mappin
             "method": best.method,
             "products": str(best.products),
             "bytes": {"fp32": dict(before), "int8": dict(best.bytes)},
-            "tried": {trial.method: trial.to_json() for trial in tried},
-        },
+            "tried": {trial.label: trial.to_json() for trial in tried},
+        }
+        | ({"left_float": dict(best.left_float)} if best.left_float else {}),
     }

@@ -12,16 +12,13 @@ only where a channel stands out by much.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-Batch = Mapping[str, NDArray[np.int64]]
-Floats = NDArray[np.float32]
+from compress.watch import Batch, Floats, usual, watch
 
 CAP = 2.0
 """How many times the median channel's range is left to a channel."""
@@ -37,7 +34,7 @@ def smooth(graph: onnx.ModelProto, batches: Iterable[Batch]) -> onnx.ModelProto:
     readers = _readers(found.graph)
     peaks = _peaks(graph, list(readers), batches)
     for name, products in readers.items():
-        if peaks[name].max() > STANDS_OUT * _usual(peaks[name]):
+        if peaks[name].max() > STANDS_OUT * usual(peaks[name]):
             _divide(found.graph, name, products, peaks[name])
     return found
 
@@ -57,15 +54,10 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 def _peaks(graph: onnx.ModelProto, names: Sequence[str], batches: Iterable[Batch]) -> dict[str, Floats]:
     """The largest magnitude of each channel `(channels,)` of these activations."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(graph)
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
-    wanted = [value.name for value in session.get_inputs()]
     peaks: dict[str, Floats] = {}
-    for batch in batches:
-        for name, value in zip(names, session.run(names, {key: batch[key] for key in wanted}), strict=True):
-            peak = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+    for found in watch(graph, names, batches):
+        for name, values in found.items():
+            peak = np.abs(values).max(axis=0)
             peaks[name] = np.maximum(peaks.get(name, peak), peak)
     return peaks
 
@@ -88,10 +80,4 @@ def _divide(graph: onnx.GraphProto, name: str, products: Sequence[onnx.NodeProto
 
 def scales(peaks: Floats) -> Floats:
     """s_j for the largest magnitude of each channel, `(channels,)`; 1 for all that do not stand out."""
-    return np.asarray(np.maximum(peaks / (CAP * _usual(peaks)), 1), np.float32)
-
-
-def _usual(peaks: Floats) -> float:
-    """The median channel's largest magnitude, of those that have any."""
-    alive = peaks[peaks > 0]
-    return float(np.median(alive)) if len(alive) else 1.0
+    return np.asarray(np.maximum(peaks / (CAP * usual(peaks)), 1), np.float32)

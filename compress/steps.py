@@ -159,19 +159,20 @@ def run_bench(opened: Run) -> Manifest:
             report = measure(
                 recipe.name, together, recipe.bench, opened.dataset, seed=recipe.seed, progress=opened.report
             )
-        report = replace(report, notes=(*_made_of(opened), *report.notes, *left_out))
+        report = replace(report, notes=(*made_of(opened.folder / "bundle"), *report.notes, *left_out))
         write_all(report, folder)
         return {"notes": list(report.notes)}
 
     return alone(opened, bench_step(opened), make)
 
 
-def _made_of(opened: Run) -> list[str]:
-    """How the shipped bundle was quantized, and where its bytes are."""
-    folder = opened.folder / "bundle"
+def made_of(folder: Path) -> list[str]:
+    """How the bundle in a folder was quantized, what stayed float in it and why, and where its bytes are."""
     quantization = read_bundle(folder).details.get("quantization") if folder.is_dir() else None
     if quantization is None:
         return []
     before, after = quantization["bytes"]["fp32"], quantization["bytes"]["int8"]
     parts = [f"{part} {before[part] / 1e6:.2f} -> {after[part] / 1e6:.2f} MB" for part in before]
-    return [f"int8 {quantization['method']}: {quantization['products']}", f"bytes, fp32 -> int8: {', '.join(parts)}"]
+    left = [f"left float: {name}: {why}" for name, why in quantization.get("left_float", {}).items()]
+    method = f"int8 {quantization['method']}: {quantization['products']}"
+    return [method, *left, f"bytes, fp32 -> int8: {', '.join(parts)}"]

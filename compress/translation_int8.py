@@ -5,6 +5,7 @@ The graph is written anew from its plan, in the operators of `compress.operators
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,11 +40,15 @@ def write_int8(bundle: Bundle, target: Path, shortlist: Weights = NOTHING) -> Bu
     return read_bundle(target, verify=False)
 
 
-def quantize_translation(model: onnx.ModelProto, shortlist: Weights = NOTHING) -> onnx.ModelProto:
+def quantize_translation(
+    model: onnx.ModelProto, shortlist: Weights = NOTHING, left_float: frozenset[str] = frozenset()
+) -> onnx.ModelProto:
     """The int8 form of a graph that `export.seq2seq.build` wrote, if wanted with a shortlist (`compress.shortlist`).
+
+    The products that are `left_float` stay as they are.
 
     Raises:
         BundleError: another graph.
     """
     plan, weights = read_plan(model)
-    return build(plan, {**weights, **shortlist}, opset_of(model), Int8)
+    return build(plan, {**weights, **shortlist}, opset_of(model), partial(Int8, left_float=left_float))

@@ -25,8 +25,8 @@ BLOCKS = {8: 128, 4: 32}  # inputs that share a scale: fewer where there are few
 ACCURACY_LEVEL = 4  # int8 products; the default, float ones, takes up to 100 times as long (docs/benchmarks.md)
 
 
-def weight_only(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
-    """The form of a graph whose weights have `bits` bits.
+def weight_only(model: onnx.ModelProto, bits: int, left_float: frozenset[str] = frozenset()) -> onnx.ModelProto:
+    """The form of a graph whose weights have `bits` bits, but for those of products that are `left_float`.
 
     Raises:
         BundleError: the graph was traced.
@@ -35,7 +35,9 @@ def weight_only(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
         raise BundleError("this needs a graph that was built from weights, and this one was traced: take dynamic")
     plan, weights = read_plan(model)
     write = build if plan.decoder_heads else build_classifier
-    return write(plan, weights, max(opset_of(model), LEAST_OPSET), partial(WeightOnly, bits=bits))
+    return write(
+        plan, weights, max(opset_of(model), LEAST_OPSET), partial(WeightOnly, bits=bits, left_float=left_float)
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class WeightOnly(Int8):
 
     def multiply(self, states: str, name: str) -> str:
         """States times a weight, plus its bias."""
+        if name in self.left_float:
+            return super().product(states, name)
         stored = f"{name}.weight"
         outputs, inputs = self.write.weights[stored].shape[::-1]
         bias = f"{name}.bias"
@@ -55,7 +59,7 @@ class WeightOnly(Int8):
 
     def embed(self, ids: str, table: str) -> str:
         """Scaled rows of an embedding table; that of the output matrix is stored in its blocks."""
-        if table != self.plan.output_table:
+        if table != self.plan.output_table or self._is_float(table):
             return super().embed(ids, table)
         write, width = self.write, self.write.weights[table].shape[1]
         matrix = self._blocks(table, write.weights[table], 8)
@@ -69,17 +73,23 @@ class WeightOnly(Int8):
     @property
     def output_parts(self) -> dict[str, int]:
         """The matrix is in blocks of bytes."""
+        if self._is_float(self.plan.output_table):
+            return super().output_parts
         return super().output_parts | {"matrix": onnx.TensorProto.UINT8}
 
     def output(self, words: str = "") -> list[str]:
         """The embedding matrix in blocks. Some `words` alone would need another size of product at each run."""
         assert not words, "weights alone and a shortlist do not go together"
+        if self._is_float(self.plan.output_table):
+            return super().output()
         table = self.plan.output_table
         bias = [self.write.weight("output.bias")] if "bias" in self.output_parts else []
         return [self._blocks(table, self.write.weights[table], 8), *bias]
 
     def logits(self, states: str, output: list[str]) -> str:
         """Logits from the matrix in blocks."""
+        if self._is_float(self.plan.output_table):
+            return super().logits(states, output)
         matrix, *bias = output
         outputs, inputs = self.write.weights[self.plan.output_table].shape
         return self._times(states, matrix, bias[0] if bias else "", (inputs, outputs), 8)

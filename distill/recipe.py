@@ -88,6 +88,29 @@ class QuantizeRecipe(Section):
     calibration_examples: Positive = Field(
         256, description="training rows that set the ranges of static int8", json_schema_extra=CLASSIFICATION
     )
+    exclude: Literal["auto"] | Annotated[tuple[str, ...], Different] = Field(
+        "auto",
+        description="products that stay float, by name (`compress scan` lists them); auto: none, but where the gate "
+        "rejects every method, those that int8 hurts most, as few as it takes and at most a quarter",
+    )
+    smooth: bool = Field(
+        True,
+        description="hand channels of activations that stand out to the weights, before int8",
+        json_schema_extra=CLASSIFICATION,
+    )
+    ranges: Literal["minmax", "percentile", "mse"] = Field(
+        "minmax",
+        description="ranges of static int8: all values of the calibration rows, a percentile of them, or what has the "
+        "least mean squared error",
+        json_schema_extra=CLASSIFICATION,
+    )
+    percentile: float = Field(
+        99.99,
+        gt=50,
+        le=100,
+        description="per cent of the values that a range holds, with ranges: percentile",
+        json_schema_extra=CLASSIFICATION,
+    )
     shortlist: Count = Field(
         0,
         description="weigh so many likely translations of each source piece and 200 frequent pieces at each step, not "
@@ -121,6 +144,8 @@ class QuantizeRecipe(Section):
             raise ValueError(f"methods {', '.join(strange)} do not go with device {self.device}: {why}")
         if self.shortlist and (self.device != "cpu" or set(self.methods or ()) - {"dynamic"}):
             raise ValueError("shortlist goes with device cpu and method dynamic alone")
+        if self.device == "cuda" and self.exclude not in ("auto", ()):
+            raise ValueError("exclude goes with int8, and device cuda has none; leave it out")
         return self
 
 

@@ -31,6 +31,7 @@ RECIPE_COMMANDS = [
     ("compress", "export", "--onnx", "recipe.yaml"),
     ("compress", "quantize", "recipe.yaml"),
     ("compress", "bench", "recipe.yaml"),
+    ("compress", "scan", "bundle", "--recipe", "recipe.yaml"),
     ("compress", "init", "reviews.csv", "-o", "new.yaml"),
 ]
 LABELS = ("negative", "neutral", "positive")
@@ -51,7 +52,10 @@ def read_lines(output: str) -> list[tuple[str, float, str]]:
 
 def test_these_are_the_commands() -> None:
     assert {sub for name, sub in COMMANDS if name == "distill"} == {"teach", "label", "student", "evaluate"}
-    wanted = {"init", "run", "prune", "factorise", "vocabulary", "export", "quantize", "bench", "verify", "predict"}
+    wanted = {
+        *("init", "run", "prune", "factorise", "vocabulary", "export", "quantize", "scan", "layers", "bench", "verify"),
+        "predict",
+    }
     assert {sub for name, sub in COMMANDS if name == "compress"} == wanted
 
 

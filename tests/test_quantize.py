@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,9 +44,8 @@ def dataset(train: Split | None = None, validation: Split | None = None) -> Data
     return Dataset(TASK, splits, "0" * 64, {}, ())
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny classifier that learned the toy rows, as fp32."""
+def trained(tiny_encoder: Path) -> tuple[Any, Any]:
+    """A tiny classifier that learned the toy rows, with its tokenizer."""
     import torch
 
     model = load_model(tiny_encoder, TASK).eval()
@@ -57,8 +57,14 @@ def bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bund
         model(**encoded, labels=torch.tensor(rows.labels)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """It as fp32."""
     folder = tmp_path_factory.mktemp("int8")
-    save(model, tokenizer, TASK, folder / "checkpoint")
+    save(*trained(tiny_encoder), TASK, folder / "checkpoint")
     return export(folder / "checkpoint", folder / "fp32", opset=20, atol=1e-3, examples=split(20, 4))
 
 
@@ -201,11 +207,9 @@ def test_what_fails_the_gate_is_kept_as_rejected(
     assert hash_files(bundle.folder) == before
 
 
-def damaged(
-    make: Callable[[onnx.ModelProto], onnx.ModelProto],
-) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
-    def make_damaged(graph: onnx.ModelProto) -> onnx.ModelProto:
-        made = make(graph)
+def damaged(make: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    def make_damaged(graph: onnx.ModelProto, left_float: frozenset[str]) -> onnx.ModelProto:
+        made = make(graph, left_float)
         for value in made.graph.initializer:
             if value.name == "head.out.weight":
                 value.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(value), value.name))

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from compress.forms import Forms
 from compress.products import PLACES, TRANSLATION_PLACES, Places
 from compress.tasks import classification, translation
 from distill.data import Dataset
@@ -22,7 +23,6 @@ from export.bundle import Bundle
 
 Answers = NDArray[Any]
 """What a model answers to each row of a split, `(n,)`: label ids, or translations."""
-Methods = Mapping[str, Callable[[], onnx.ModelProto]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Kind:
     """
 
     methods: Mapping[str, tuple[str, ...]]
-    makers: Callable[[onnx.ModelProto, Bundle, Dataset, QuantizeRecipe], Methods]
+    forms: Callable[[onnx.ModelProto, Bundle, Dataset, QuantizeRecipe], Forms]
     answers: Callable[[Path, Split, bool], Answers]
     score: Callable[[Task, Split, Answers], Score]
     difference: Callable[[Task, Split, Answers, Answers], Difference]
@@ -46,7 +46,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classification": Kind(
             {"cpu": ("dynamic", "static"), "cuda": ("fp16",), "tensorrt": ("static",)},
-            classification.makers,
+            classification.forms,
             classification.answers,
             classification.score,
             classification.difference,
@@ -55,7 +55,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "translation": Kind(
             {"cpu": ("dynamic",), "cuda": ("fp16",)},
-            translation.makers,
+            translation.forms,
             translation.answers,
             translation.score,
             translation.difference,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from bench.tasks.classification import texts_of
 from compress import int8
+from compress.forms import Forms, Maker
 from compress.half import half
+from compress.ranges import find_ranges
 from compress.smooth import smooth
+from compress.watch import Watched, products
 from compress.weight_only import weight_only
 from distill import metrics
 from distill.data import Dataset
@@ -31,10 +34,8 @@ BATCH = 32
 Labels = NDArray[np.int64]
 
 
-def makers(
-    graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
-) -> Mapping[str, Callable[[], onnx.ModelProto]]:
-    """How to make each graph; those with int8 activations of the same smoothed one.
+def forms(graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe) -> Forms:
+    """How to make each graph; those with int8 activations of the same smoothed one, if the recipe wants it smoothed.
 
     Ranges come from training rows one by one: padding would widen them.
 
@@ -43,17 +44,19 @@ def makers(
     """
     predictor = load_as(Predictor, bundle.folder, threads=1)
     texts = calibration_texts(texts_of(dataset.splits["train"]), settings.calibration_examples)
-    if settings.device == "cuda":
-        return {"fp16": partial(half, graph, bundle, texts)}
     batches = [predictor.encode([text]) for text in texts]
-    smoothed = smooth(graph, batches)
-    ranges = int8.symmetric if settings.device == "tensorrt" else int8.static
-    return {
-        "dynamic": partial(int8.dynamic, smoothed),
-        "static": partial(ranges, smoothed, batches),
+    smoothed = cache(lambda: smooth(graph, batches) if settings.smooth else graph)
+    watched = cache(lambda: Watched(smoothed(), products(smoothed()), batches))
+    clipped = cache(lambda: None if settings.ranges == "minmax" else find_ranges(watched(), settings))
+    static = int8.symmetric if settings.device == "tensorrt" else int8.static
+    makers: Mapping[str, Maker] = {
+        "fp16": lambda _: half(graph, bundle, texts),
+        "dynamic": lambda names: int8.dynamic(smoothed(), names),
+        "static": lambda names: static(smoothed(), batches, names, clipped()),
         "int8-weights": partial(weight_only, graph, 8),
         "int4-weights": partial(weight_only, graph, 4),
     }
+    return Forms(makers, watched)
 
 
 def calibration_texts(texts: Sequence[Text], count: int) -> list[Text]:

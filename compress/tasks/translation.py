@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,70 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.forced import forced, teacher_forced
+from compress.forms import Forms, Maker
 from compress.half import half
-from compress.shortlist import shortlist
-from compress.translation_int8 import quantize_translation
+from compress.operators import OUTPUT
+from compress.shortlist import Pair, shortlist
+from compress.translation_int8 import NOTHING, quantize_translation
+from compress.watch import Watched, products
 from compress.weight_only import weight_only
 from distill import text_metrics
 from distill.data import Dataset
 from distill.dataset import Split
+from distill.errors import DataError
 from distill.metrics import Difference, Score
 from distill.recipe import QuantizeRecipe
 from distill.task import Task
 from export.bundle import Bundle
+from export.graphs.plan import Weights, read_plan
 from export.runtime import Translator, load_as
 from export.tasks.translation import BATCH_TOKENS
 
 Texts = NDArray[Any]
 TRIED = 64  # sentences that show whether fp16 overflows
+WATCHED = 256  # pairs that a scan reads
 
 
-def makers(
-    graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe
-) -> Mapping[str, Callable[[], onnx.ModelProto]]:
+def forms(graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe) -> Forms:
     """How to make each graph; int8 activations get their ranges from each input as it comes."""
-    if not settings.shortlist:
-        return {
-            "dynamic": partial(quantize_translation, graph),
-            "int8-weights": partial(weight_only, graph, 8),
-            "int4-weights": partial(weight_only, graph, 4),
-            "fp16": partial(half, graph, bundle, dataset.splits["train"].texts[:TRIED]),
-        }
-    translator, train = load_as(Translator, bundle.folder), dataset.splits["train"]
-    sides = (translator.reader.read(list(side)) for side in (train.texts, train.targets or ()))
-    pairs = [(source.ids, target.ids) for source, target in zip(*sides, strict=True)]
-    known = shortlist(pairs, translator.limits.rows, settings.shortlist, translator.decoding)
-    return {"dynamic": partial(quantize_translation, graph, known)}
+    train = dataset.splits["train"]
+    known = cache(lambda: _shortlist(bundle, train, settings.shortlist) if settings.shortlist else NOTHING)
+    makers: Mapping[str, Maker] = {
+        "dynamic": lambda names: quantize_translation(graph, known(), names),
+        "int8-weights": partial(weight_only, graph, 8),
+        "int4-weights": partial(weight_only, graph, 4),
+        "fp16": lambda _: half(graph, bundle, train.texts[:TRIED]),
+    }
+    return Forms(makers, cache(lambda: _watched(graph, bundle, train)))
+
+
+def _shortlist(bundle: Bundle, rows: Split, best: int) -> Weights:
+    """The likeliest words of each piece, learned from these rows."""
+    translator = load_as(Translator, bundle.folder)
+    pairs = _pairs(translator, rows.texts, rows.targets or ())
+    return shortlist(pairs, translator.limits.rows, best, translator.decoding)
+
+
+def _pairs(translator: Translator, texts: Sequence[str], targets: Sequence[str]) -> list[Pair]:
+    """The ids of both sides of each pair."""
+    sides = (translator.reader.read(list(side)) for side in (texts, targets))
+    return [(source.ids, target.ids) for source, target in zip(*sides, strict=True)]
+
+
+def _watched(graph: onnx.ModelProto, bundle: Bundle, train: Split) -> Watched:
+    """The model in one pass, on pairs that are spread over the training rows.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not len(train):
+        raise DataError("a scan reads training rows, and there are none")
+    places = np.linspace(0, len(train) - 1, min(WATCHED, len(train))).round().astype(int)
+    texts, targets = ([side[place] for place in places] for side in (train.texts, train.targets or ()))
+    translator, flat = load_as(Translator, bundle.folder, threads=1), forced(graph)
+    batches = teacher_forced(_pairs(translator, texts, targets), translator.decoding)
+    return Watched(flat, products(flat, {read_plan(graph)[0].output_table: OUTPUT}), batches)
 
 
 def answers(folder: Path, split: Split, alone: bool) -> Texts:
