@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import layers
 from distill.command import (
     HELP,
     RECIPE,
@@ -281,6 +282,9 @@ def predict(bundle: Path, texts: tuple[str, ...], threads: int | None, provider:
         found, line = asdict(answer), in_words(answer, text)
         show(found, False, json.dumps(found, ensure_ascii=False) if as_json else line)
     sys.stdout.flush()
+
+
+compress.add_command(layers)
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def read_lines(output: str) -> list[tuple[str, float, str]]:
 
 def test_these_are_the_commands() -> None:
     assert {sub for name, sub in COMMANDS if name == "distill"} == {"teach", "label", "student", "evaluate"}
-    wanted = {"init", "run", "prune", "vocabulary", "export", "quantize", "bench", "verify", "predict"}
+    wanted = {"init", "run", "prune", "vocabulary", "export", "quantize", "bench", "layers", "verify", "predict"}
     assert {sub for name, sub in COMMANDS if name == "compress"} == wanted
 
 
