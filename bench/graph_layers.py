@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx
+from onnx import numpy_helper
 
 from bench.layer_names import NUMBERED, OUTPUT, REST, layer_of, order
-from export.graphs.plan import Plan, has_plan, read_plan
+from export.graphs.plan import has_plan, read_plan
 from export.graphs.products import (
     SHORTLISTED,
     Weight,
@@ -88,11 +89,10 @@ def stored_layers(model: onnx.ModelProto) -> list[StoredLayer]:
         parameters[named[value.name]] += _parameters(value, weights.get(value.name)) * (named[value.name] != REST)
     products = Counter(naming.multiplied(name) or REST for name in weights)
     int8 = Counter(naming.multiplied(name) or REST for name, weight in weights.items() if weight.is_int8)
-    zeros, plan = _zeros(model, naming), read_plan(model)[0] if has_plan(model) else None
-    neurons = _neurons(model)
+    zeros, heads, neurons = _zeros(model, naming), _heads(model, naming), _neurons(model)
     return [
         StoredLayer(
-            layer, bytes_of[layer], parameters[layer], products[layer], int8[layer], *_heads(plan, layer),
+            layer, bytes_of[layer], parameters[layer], products[layer], int8[layer], *heads.get(layer, (None, None)),
             neurons.get(layer), zeros.get(layer),
         )
         for layer in sorted({*bytes_of, *products, REST}, key=order)
@@ -111,14 +111,29 @@ def _parameters(value: onnx.TensorProto, weight: Weight | None) -> int:
     return count
 
 
-def _heads(plan: Plan | None, layer: str) -> tuple[int | None, int | None]:
-    """Heads of a layer's attention to its own side, and of a decoder's to the source."""
-    part, _, number = layer.partition(".")
-    if plan is None or not number.isdigit():
-        return None, None
-    if part == "encoder":
-        return plan.encoder_heads[int(number)], None
-    return plan.decoder_heads[int(number)], plan.cross_heads[int(number)]
+Heads = tuple[int | None, int | None]
+"""Heads of a layer's attention to its own side, and of a decoder's to the source."""
+
+
+def _heads(model: onnx.ModelProto, naming: Naming) -> dict[str, Heads]:
+    """The heads of each layer, from the plan, or from the shapes that split states by head where there is none."""
+    if not has_plan(model):
+        return {layer: (heads, None) for layer, heads in _split_by_head(model, naming).items()}
+    plan = read_plan(model)[0]
+    encoder: dict[str, Heads] = {f"encoder.{number}": (heads, None) for number, heads in enumerate(plan.encoder_heads)}
+    both = zip(plan.decoder_heads, plan.cross_heads, strict=True)
+    return encoder | {f"decoder.{number}": heads for number, heads in enumerate(both)}
+
+
+def _split_by_head(model: onnx.ModelProto, naming: Naming) -> dict[str, int]:
+    """The heads of layers whose states are reshaped to `(0, 0, heads, …)`, 0 being a size that stays."""
+    shapes = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer if len(value.dims) == 1}
+    layers, found = node_layers(model.graph, naming), dict[str, int]()
+    for node in model.graph.node:
+        shape = shapes.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is not None and len(shape) == 4 and not shape[:2].any() and shape[2] > 0:
+            found.setdefault(layers.get(node.name, REST), int(shape[2]))
+    return found
 
 
 def _neurons(model: onnx.ModelProto) -> dict[str, int]:

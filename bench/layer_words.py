@@ -12,6 +12,8 @@ Rows = Sequence[LayerCost]
 Value = Callable[[LayerCost], float]
 Cells = Sequence[str]
 ALL, ARROW = "all", " → "
+MANY_ZEROS = 0.2
+"""More than rounding makes: int8 weights have a few per cent of zeros, 4-bit ones up to a fifth."""
 HEAD = ("layer", "heads", "neurons", "MB", "parameters", "int8 products", "zeros", "ms", "of the time")
 
 
@@ -113,9 +115,11 @@ def explained(bundles: Sequence[Rows], plain_ms: Mapping[str, float]) -> list[st
     found = [
         f"ms: {asked}, one thread; medians of each layer's nodes over {first.runs} rounds of onnxruntime's profile",
         *(f"{name}: {ms(time)} ms a run without the profiler" for name, time in plain_ms.items()),
-        f"{REST}: what belongs to no layer: constants and nodes in the file; in the time what a run takes beyond the "
-        "layers' nodes, onnxruntime's work between them and ours around them",
+        f"{REST}: what belongs to no layer: constants and nodes in the file; in the time what a run without a profile "
+        "takes beyond the layers' nodes, onnxruntime's work between them and ours around them",
     ]
+    if any((row.zeros or 0) > MANY_ZEROS for rows in bundles for row in rows):
+        found.append("zeros: onnxruntime's products on a processor take as long with them as without")
     if any(row.layer == MEMORY for rows in bundles for row in rows):
         found.append(f"{MEMORY}: keys and values of the source for all of the decoder's layers, in one product")
     if any(row.layer == "output" and row.products for rows in bundles for row in rows):

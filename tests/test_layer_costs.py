@@ -30,8 +30,10 @@ from compress.weight_only import weight_only
 from distill.dataset import Split
 from distill.errors import DataError
 from distill.files import new_folder
+from distill.layers import layers
 from export.bundle import Bundle, read_bundle
 from export.graph import export, to_onnx
+from export.graphs.plan import has_plan
 from export.graphs.products import Zeros, zeros_by_product
 from export.runtime import load
 from export.seq2seq.build import build
@@ -70,8 +72,8 @@ def test_names(name: str, layer: str | None) -> None:
 
 
 def test_layers_stand_in_the_order_of_the_model() -> None:
-    layers = ["embedding", "encoder.2", "encoder.10", MEMORY, "decoder.0", "decoder.1", HEAD, OUTPUT, REST]
-    assert sorted(reversed(layers), key=order) == layers
+    names = ["embedding", "encoder.2", "encoder.10", MEMORY, "decoder.0", "decoder.1", HEAD, OUTPUT, REST]
+    assert sorted(reversed(names), key=order) == names
 
 
 def by_hand() -> onnx.ModelProto:
@@ -195,6 +197,32 @@ def test_every_form_of_a_classifier_has_the_parameters_of_torch(kind: str, form:
     assert sum(each.int8_products for each in found.values()) == products.quantized
 
 
+def test_a_graph_without_a_plan_tells_heads_by_its_shapes() -> None:
+    batch = {name: np.ones((2, 8), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    model = tiny_model("bert", layers=2)
+    layers(model)[0].keep([0, 2, 3], range(20))
+    graph = int8.static(to_onnx(model, 20), [batch])
+    assert not has_plan(graph)
+    found = {each.layer: each for each in stored_layers(graph)}
+    assert [(found[f"encoder.{n}"].heads, found[f"encoder.{n}"].neurons) for n in range(2)] == [(3, 20), (4, 24)]
+    assert sum(each.int8_products for each in found.values()) == sum(each.products for each in found.values()) == 11
+
+
+def test_a_traced_graph_has_the_same_layers() -> None:
+    model = tiny_model("bert", layers=2)
+    model.config.hidden_act = "gelu_fast"  # type: ignore[union-attr]
+    changed = type(model)(model.config).eval()  # type: ignore[operator]
+    changed.load_state_dict(model.state_dict())
+    traced = to_onnx(changed, 20)
+    built = {each.layer: each for each in stored_layers(to_onnx(tiny_model("bert", layers=2), 20))}
+    assert not has_plan(traced)
+    for each in stored_layers(traced):
+        if each.layer.startswith("encoder"):
+            norms = 2 * 16  # their weights are ones here, which torch's exporter stores once for all norms
+            assert (each.parameters, each.heads) == (built[each.layer].parameters - norms, 4)
+            assert each.products == 6  # queries, keys and values stand apart
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_translation_models(kind: str) -> None:
     fp32 = build(*read_model(tiny_translator(kind), 40), 20)
@@ -244,12 +272,12 @@ def translators(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [fp32.folder, write_int8(fp32, folder / "int8").folder]
 
 
-def check(costs: list[Costs], layers: list[str]) -> None:
+def check(costs: list[Costs], names: list[str]) -> None:
     """What holds for any bundle."""
     for each in costs:
         rows, folder = each.rows, each.candidate.folder
         bundle = read_bundle(folder)
-        assert [row.layer for row in rows] == layers
+        assert [row.layer for row in rows] == names
         assert sum(row.bytes for row in rows) == each.file_bytes == bundle.model_path.stat().st_size
         products = count_products(onnx.load(bundle.model_path).graph)
         assert sum(row.products for row in rows) == products.total

@@ -77,7 +77,8 @@ def test_what_is_said_with_the_table() -> None:
     lines = "\n".join(explained([BEFORE, AFTER], {"teacher": 2.1, "bundle": 0.35}))
     assert "1 x 64 tokens, one thread" in lines and "9 rounds" in lines
     assert "teacher: 2.10 ms a run without the profiler" in lines
-    assert "WARNING" not in lines and "decoder.memory" not in lines
+    assert "WARNING" not in lines and "decoder.memory" not in lines and "zeros" not in lines
+    assert "as long with them as without" in "\n".join(explained([[replace(LAYER, zeros=0.5)]], {}))
     busy = replace(EMBEDDING, work="text", reason="other processes took 1.3 of 2 core(s)")
     lines = "\n".join(explained([[busy, replace(busy, layer="decoder.memory")]], {}))
     assert "a sentence, greedily" in lines and "decoder.memory: keys and values" in lines
