@@ -52,10 +52,11 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class Naming:
-    """What the names of a graph's values say: its last layers, its output matrix, and where values come from."""
+    """What the names of a graph's values say: its last layers, output matrix, stored tensors, and who makes values."""
 
     last: Mapping[str, str]
     output_table: str
+    stored: frozenset[str] = field(repr=False)
     made: Mapping[str, onnx.NodeProto] = field(repr=False)
 
     def layer_of(self, name: str) -> str | None:
@@ -73,7 +74,8 @@ def naming_of(model: onnx.ModelProto) -> Naming:
     found = [match[1] for value in model.graph.initializer if (match := NUMBERED.search(value.name))]
     last = {layer.partition(".")[0]: layer for layer in sorted(found, key=order)}
     table = read_plan(model)[0].output_table if has_plan(model) else ""
-    return Naming(last, table, {output: node for node in nodes_of(model.graph) for output in node.output})
+    stored = frozenset(value.name for value in model.graph.initializer)
+    return Naming(last, table, stored, {output: node for node in nodes_of(model.graph) for output in node.output})
 
 
 def stored_layers(model: onnx.ModelProto) -> list[StoredLayer]:
@@ -183,11 +185,17 @@ def _walk(graph: onnx.GraphProto, naming: Naming, values: dict[str, str | None],
 
 
 def _node_layer(node: onnx.NodeProto, naming: Naming, values: Mapping[str, str | None]) -> str | None:
-    """The last layer of those that a node reads; that of its weight, for a product with the output matrix."""
+    """The last layer of those that a node reads; that of its weight, for a product with the output matrix.
+
+    What follows a product whose weight has no layer's name is of no layer, until a product that has one.
+    """
+    is_product = "MatMul" in node.op_type or "Gemm" in node.op_type
+    weight = naming.multiplied(node.input[1]) if is_product else None
     read = [values[name] if name in values else naming.layer_of(origin(name, naming.made)) for name in node.input]
-    if ("MatMul" in node.op_type or "Gemm" in node.op_type) and naming.multiplied(node.input[1]) == OUTPUT:
-        read.append(OUTPUT)
-    return _last(read)
+    nameless = is_product and weight is None and origin(node.input[1], naming.made) in naming.stored
+    if nameless or REST in read:
+        return weight or REST
+    return _last([weight, *read])
 
 
 def _last(layers: Iterable[str | None]) -> str | None:

@@ -89,13 +89,14 @@ def _lines(costs: Sequence[Costs]) -> list[str]:
 
 def print_table(costs: Sequence[Costs], width: int | None = None) -> None:
     """The same in colours, as wide as the terminal unless told otherwise."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     head, rows = side_by_side([each.rows for each in costs])
-    found = Table(title=_title(costs), title_justify="left")
+    found = Table(title=_title(costs), title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in head:
-        found.add_column(name, justify="left" if name == head[0] else "right")
+        found.add_column(name, justify="left" if name == head[0] else "right", no_wrap=name == head[0])
     for row in rows[:-1]:
         found.add_row(*row)
     found.add_section()

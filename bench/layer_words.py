@@ -120,6 +120,8 @@ def explained(bundles: Sequence[Rows], plain_ms: Mapping[str, float]) -> list[st
     ]
     if any((row.zeros or 0) > MANY_ZEROS for rows in bundles for row in rows):
         found.append("zeros: onnxruntime's products on a processor take as long with them as without")
+    if len({tuple(_layers(rows, stack) for stack in STACKS) for rows in bundles}) > 1:
+        found.append("layers are counted in each bundle by itself: files do not say which became which")
     if any(row.layer == MEMORY for rows in bundles for row in rows):
         found.append(f"{MEMORY}: keys and values of the source for all of the decoder's layers, in one product")
     if any(row.layer == "output" and row.products for rows in bundles for row in rows):

@@ -34,7 +34,7 @@ from distill.layers import layers
 from export.bundle import Bundle, read_bundle
 from export.graph import export, to_onnx
 from export.graphs.plan import has_plan
-from export.graphs.products import Zeros, zeros_by_product
+from export.graphs.products import Zeros, nodes_of, zeros_by_product
 from export.runtime import load
 from export.seq2seq.build import build
 from export.seq2seq.weights import read_model
@@ -140,6 +140,17 @@ def test_nodes_without_weights_go_with_what_they_read() -> None:
     }
 
 
+def test_what_follows_a_weight_without_a_name_is_of_no_layer() -> None:
+    model = by_hand()
+    model.graph.initializer[1].name = "val_87"
+    for branch in (each.g for node in model.graph.node for each in node.attribute if each.HasField("g")):
+        branch.node[0].input[1] = "val_87"
+        branch.node[1].input[1] = "val_88"
+    found = node_layers(model.graph, naming_of(model))
+    assert found["even/0_MatMul"] == found["even/1_Add"] == found["sum"] == REST
+    assert (found["look_up"], found["out"]) == ("embedding", HEAD)
+
+
 def test_one_name_for_nodes_of_two_layers_says_nothing() -> None:
     model = by_hand()
     for node in model.graph.node:
@@ -206,6 +217,8 @@ def test_a_graph_without_a_plan_tells_heads_by_its_shapes() -> None:
     found = {each.layer: each for each in stored_layers(graph)}
     assert [(found[f"encoder.{n}"].heads, found[f"encoder.{n}"].neurons) for n in range(2)] == [(3, 20), (4, 24)]
     assert sum(each.int8_products for each in found.values()) == sum(each.products for each in found.values()) == 11
+    nodes = node_layers(graph.graph, naming_of(graph))
+    assert sum(layer == REST for layer in nodes.values()) == 4  # the mask, and how many positions are read
 
 
 def test_a_traced_graph_has_the_same_layers() -> None:
@@ -226,9 +239,15 @@ def test_a_traced_graph_has_the_same_layers() -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_translation_models(kind: str) -> None:
     fp32 = build(*read_model(tiny_translator(kind), 40), 20)
-    before, after = (
-        {each.layer: each for each in stored_layers(graph)} for graph in (fp32, quantize_translation(fp32))
-    )
+    int8_graph = quantize_translation(fp32)
+    before, after = ({each.layer: each for each in stored_layers(graph)} for graph in (fp32, int8_graph))
+    for graph in (fp32, int8_graph):
+        found_layers = node_layers(graph.graph, naming_of(graph))
+        for node in nodes_of(graph.graph):
+            if node.op_type in ("Gemm", "DynamicQuantizeMatMul") and node.output[0].endswith(".logits"):
+                assert found_layers[node.name] == OUTPUT
+            if any(name.startswith("encoder.1.") for name in node.input):
+                assert found_layers[node.name] == "encoder.1"
     assert list(before) == ["embedding", *(f"encoder.{n}" for n in range(3)), MEMORY, "decoder.0", "decoder.1", OUTPUT,
                             REST]  # fmt: skip
     for found, products in ((before, 0), (after, 26)):
@@ -363,9 +382,13 @@ def test_names_tell_bundles_apart(classifiers: list[Path], tmp_path: Path) -> No
         layers_of_folders([tmp_path / "a" / "bundle", tmp_path / "b" / "bundle"], Asked())
 
 
-def test_on_a_terminal(classifiers: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("width", [80, 160])
+def test_on_a_terminal(classifiers: list[Path], capsys: pytest.CaptureFixture[str], width: int) -> None:
     costs = layers_of_folders(classifiers, Asked(length=8, rounds=1))
-    print_table(costs, width=160)
-    printed = capsys.readouterr().out
-    assert "encoder.0" in printed and "0 of 4 → 4 of 4" in printed and "- rest: " in printed
+    print_table(costs, width)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith(" encoder.0 ") or line.startswith("encoder.0 ") for line in lines)
+    assert any(line.startswith("- rest: ") for line in lines)
+    assert ("0 of 4 → 4 of 4" in "".join(lines)) == (width == 160)
     assert json.loads(json.dumps(as_json(costs), allow_nan=False))["environment"]["threads"] == 1

@@ -78,6 +78,7 @@ def test_what_is_said_with_the_table() -> None:
     assert "1 x 64 tokens, one thread" in lines and "9 rounds" in lines
     assert "teacher: 2.10 ms a run without the profiler" in lines
     assert "WARNING" not in lines and "decoder.memory" not in lines and "zeros" not in lines
+    assert "do not say which became which" in lines and "which became" not in "\n".join(explained([AFTER, AFTER], {}))
     assert "as long with them as without" in "\n".join(explained([[replace(LAYER, zeros=0.5)]], {}))
     busy = replace(EMBEDDING, work="text", reason="other processes took 1.3 of 2 core(s)")
     lines = "\n".join(explained([[busy, replace(busy, layer="decoder.memory")]], {}))
