@@ -10,6 +10,7 @@ from statistics import median
 
 import onnx
 
+from bench.batches import mean_length
 from bench.candidates import Candidate, kind_of, longest
 from bench.graph_layers import StoredLayer, naming_of, node_layers, stored_layers
 from bench.latency import Cell
@@ -21,6 +22,7 @@ from bench.with_onnxruntime import backend_of
 from distill.environment import cores
 from distill.errors import DataError
 from distill.rows import LayerCost
+from export.manifest import TOKENIZER
 from export.runtime import Model, load
 from export.texts import Text
 
@@ -101,11 +103,13 @@ def _work(candidate: Candidate, asked: Asked) -> Work:
 
 def _cell(candidate: Candidate, asked: Asked) -> Cell:
     """What is asked of a bundle: a classifier reads ids, whatever the texts are; no model more than it takes."""
-    most = longest(candidate)
+    most, texts = longest(candidate), asked.texts[:MOST_TEXTS]
     length = asked.length if most is None else min(asked.length, most)
-    if kind_of(candidate) == "translation":
-        return Cell("cpu", 1, 1 if asked.texts else asked.batch, length, "text" if asked.texts else "ids", beams=1)
-    return Cell("cpu", 1, asked.batch, length)
+    if kind_of(candidate) != "translation":
+        return Cell("cpu", 1, asked.batch, length)
+    if not texts:
+        return Cell("cpu", 1, asked.batch, length, beams=1)
+    return Cell("cpu", 1, 1, mean_length(candidate.folder / TOKENIZER, texts, most or length), "text", beams=1)
 
 
 def _each(run: Callable[[int], object], numbers: Sequence[int]) -> None:

@@ -111,7 +111,11 @@ def _total(rows: Rows, stack: str, name: str) -> int | None:
 def explained(bundles: Sequence[Rows], plain_ms: Mapping[str, float]) -> list[str]:
     """What has to be said with the table; `plain_ms` names runs without the profiler."""
     first = bundles[0][0]
-    asked = "a sentence, greedily" if first.work == "text" else f"{first.batch} x {first.length} tokens"
+    asked = (
+        f"a sentence of about {first.length} tokens, greedily"
+        if first.work == "text"
+        else f"{first.batch} x {first.length} tokens"
+    )
     found = [
         f"ms: {asked}, one thread; medians of each layer's nodes over {first.runs} rounds of onnxruntime's profile",
         *(f"{name}: {ms(time)} ms a run without the profiler" for name, time in plain_ms.items()),

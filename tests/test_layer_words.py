@@ -82,5 +82,5 @@ def test_what_is_said_with_the_table() -> None:
     assert "as long with them as without" in "\n".join(explained([[replace(LAYER, zeros=0.5)]], {}))
     busy = replace(EMBEDDING, work="text", reason="other processes took 1.3 of 2 core(s)")
     lines = "\n".join(explained([[busy, replace(busy, layer="decoder.memory")]], {}))
-    assert "a sentence, greedily" in lines and "decoder.memory: keys and values" in lines
+    assert "a sentence of about 64 tokens, greedily" in lines and "decoder.memory: keys and values" in lines
     assert "WARNING: measure again on a quiet machine: other processes took 1.3" in lines

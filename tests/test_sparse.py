@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from test_layer_costs import quantized
+from test_training import SETTINGS, by_label, split
 from tiny_models import KINDS, tiny_batch, tiny_model
 from torch import nn
 from torch.nn import functional
@@ -27,12 +29,16 @@ from compress.sparse import (
     two_of_four,
     zeros,
 )
+from distill.batches import collate, encode
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.dataset import Split
 from distill.errors import CheckpointError, RecipeError
 from distill.muon import muon
+from distill.progress import silent
+from distill.recipe import TrainingRecipe
 from distill.rounding import rounded
 from distill.task import Task
+from distill.training import Course, train
 from export.graph import export
 from export.graphs.products import zeros_by_product
 
@@ -165,6 +171,26 @@ def test_zeros_stay_through_steps(make: Callable[[nn.Module], torch.optim.Optimi
         weight = model.get_parameter(name)
         assert (weight[~mask] == 0).all()
         assert (weight[mask] != before[name][mask]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}, {"optim": "muon"}])
+def test_a_whole_training_keeps_the_zeros(tiny_checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    tokenizer, model = load_tokenizer(tiny_checkpoint), load_model(tiny_checkpoint)
+    train_rows, validation = (encode(tokenizer, split(rows, rows), TASK) for rows in (48, 32))
+    course = Course("prune", train_rows, validation, by_label, TASK, 7)
+    recipe = TrainingRecipe.model_validate(SETTINGS | {"num_train_epochs": 2} | settings)
+    chosen = masks(model, [collate(tokenizer, train_rows[:16])], "2:4")
+    before = {name: model.get_parameter(name).detach().clone() for name in chosen}
+    with masked(model, chosen):
+        train(model, tokenizer, course, recipe, tmp_path / ".work-prune", silent)
+        for name, mask in chosen.items():
+            assert (model.get_parameter(name)[~mask] == 0).all()
+    assert any((model.get_parameter(name)[mask] != before[name][mask]).any() for name, mask in chosen.items())
+    written = sorted((tmp_path / ".work-prune").glob("checkpoint-*/model.safetensors"))
+    assert written
+    for path in written:
+        stored = load_file(path)
+        assert all((stored[name][~mask] == 0).all() for name, mask in chosen.items())
 
 
 def test_afterwards_nothing_holds_the_zeros() -> None:
