@@ -46,7 +46,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Costs:
-    """One bundle's layers, and the median milliseconds of a run without the profiler, which takes time itself."""
+    """One bundle's layers, and the milliseconds of its fastest run without the profiler, which takes time itself.
+
+    The fastest, because a busy machine interrupts most runs of a large model, and would make the rest of what it took.
+    """
 
     candidate: Candidate
     rows: tuple[LayerCost, ...]
@@ -126,7 +129,7 @@ def _costs(candidate: Candidate, model: Model, profile: Profile, asked: Asked, b
     beside = len(written) - sum(each.bytes for each in stored.values())
     stored[REST] = replace(stored[REST], bytes=stored[REST].bytes + beside)
     texts = min(len(asked.texts), MOST_TEXTS) if cell.work == "text" else 1
-    plain = median(profile.plain_ms) / texts
+    plain = min(profile.plain_ms) / texts
     times = {layer: time / texts for layer, time in layer_times(profile, graph).items()}
     times |= {REST: max(0.0, plain - sum(times.values()))}
     rows = [

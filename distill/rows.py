@@ -161,8 +161,8 @@ class LayerCost:
 
     `parameters` are elements of weights, of whatever type; `products` those with a stored weight, and `zeros` the share
     of zeros in these weights. `ms` is that of one text or batch: of a layer the medians of its nodes over `runs` rounds
-    in onnxruntime's profile, on one thread, and of the rest what a run without the profiler takes beyond that. `share`
-    is a part of all rows' time. Sizes that a graph does not tell are left out.
+    in onnxruntime's profile, on one thread, and of the rest what the fastest run without the profiler takes beyond
+    that. `share` is a part of all rows' time. Sizes that a graph does not tell are left out.
     """
 
     model: str

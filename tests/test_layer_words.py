@@ -76,7 +76,7 @@ def test_sizes_that_a_graph_does_not_tell_are_not_compared() -> None:
 def test_what_is_said_with_the_table() -> None:
     lines = "\n".join(explained([BEFORE, AFTER], {"teacher": 2.1, "bundle": 0.35}))
     assert "1 x 64 tokens, one thread" in lines and "9 rounds" in lines
-    assert "teacher: 2.10 ms a run without the profiler" in lines
+    assert "teacher: 2.10 ms the fastest run without the profiler" in lines
     assert "WARNING" not in lines and "decoder.memory" not in lines and "zeros" not in lines
     assert "do not say which became which" in lines and "which became" not in "\n".join(explained([AFTER, AFTER], {}))
     assert "as long with them as without" in "\n".join(explained([[replace(LAYER, zeros=0.5)]], {}))
