@@ -103,6 +103,15 @@ def kind_of(candidate: Candidate) -> str:
     return KINDS[0] if task is None else task.kind
 
 
+def made_for(candidate: Candidate) -> str:
+    """The device that a bundle was made for: cpu, cuda or tensorrt.
+
+    Raises:
+        BundleError: it is damaged or not a bundle.
+    """
+    return read_bundle(candidate.folder, verify=False).device
+
+
 def longest(candidate: Candidate) -> int | None:
     """How many tokens the model reads, and where it translates also writes, at most; None: any number."""
     task = task_of(candidate)

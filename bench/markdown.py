@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from bench.compare import fastest, quality_word, speed_word
+from bench.layer_words import ARROW, explained, removed, side_by_side
 from bench.words import (
     cell_of,
     megabytes,
@@ -20,7 +21,7 @@ from bench.words import (
     times,
     words_a_second,
 )
-from distill.report import Latency, Quality, Report
+from distill.report import Latency, LayerCost, Quality, Report
 
 Row = Sequence[str]
 SIGNS: Mapping[str, str] = MappingProxyType({"not told apart": "~", "not judged": "?"})
@@ -33,6 +34,7 @@ def markdown(report: Report) -> str:
         _section("Words a second", _words(report)),
         _section("Latency", _latency(report)),
         _section("Size", _size(report)),
+        _section("Layers", _layers(report)),
         _section("Memory", _memory(report)),
         _section("Parity", _parity(report)),
         _section("Notes", "\n".join(f"- {note}" for note in report.notes)),
@@ -197,6 +199,21 @@ def _size(report: Report) -> str:
         for row in report.size
     ]
     return table(["model", "MB", "of these weights", "of the first"], rows)
+
+
+def _layers(report: Report) -> str:
+    """What each layer costs: of the first bundle and of the last one."""
+    bundles: dict[str, list[LayerCost]] = {}
+    for row in report.layers:
+        bundles.setdefault(name_of(row), []).append(row)
+    if not bundles:
+        return ""
+    names = list(bundles)
+    shown = {name: bundles[name] for name in dict.fromkeys((names[0], names[-1]))}
+    head, rows = side_by_side(list(shown.values()))
+    gone = [f"removed: {line}" for line in removed(bundles[names[0]], bundles[names[-1]])]
+    lines = "\n".join(f"- {line}" for line in [*gone, *explained(list(shown.values()), {})])
+    return f"{ARROW.join(shown)}\n\n{table(head, rows)}\n\n{lines}"
 
 
 def _memory(report: Report) -> str:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.candidates import Candidate, from_folder, kind_of, size
+from bench.candidates import Candidate, from_folder, kind_of, made_for, size
 from bench.curves import panels, write_curves
 from bench.grid import latency_rows, lengths_of
+from bench.layer_costs import MOST_TEXTS, ROUNDS, Asked, measure_layers
 from bench.markdown import markdown
 from bench.memory import measure_memory
 from bench.notes import notes
@@ -25,7 +26,7 @@ from distill.environment import cores, environment
 from distill.errors import DataError
 from distill.files import write_text
 from distill.recipe import BenchRecipe
-from distill.report import Memory, Report, write_report
+from distill.report import LayerCost, Memory, Report, write_report
 from export.texts import Text
 
 Progress = Callable[[str, int, int], None]
@@ -42,6 +43,7 @@ class Plan:
     quality: bool = True
     latency: bool = True
     memory: bool = True
+    layers: bool = True
     split: str = "test"
 
 
@@ -73,6 +75,7 @@ def measure(
     answers = _answers(kind, candidates, dataset, texts, settings, progress) if dataset and plan.quality else []
     length = min(lengths_of(settings, kind), default=MEMORY_LENGTH)
     memory = _memory(candidates, length, progress) if plan.memory else []
+    layers = _layers(candidates, settings, texts, seed, progress) if plan.layers else []
     latency, skipped = latency_rows(candidates, settings, texts, seed, progress) if plan.latency else ([], [])
     report = Report(
         name=name,
@@ -82,6 +85,7 @@ def measure(
         size=tuple(size(candidate) for candidate in candidates),
         memory=tuple(memory),
         parity=tuple(kind.parity(source, own) for source, own in origins(answers)),
+        layers=tuple(layers),
     )
     return replace(report, notes=(*notes(report, kind, dataset, plan.split), *skipped))
 
@@ -175,4 +179,18 @@ def _memory(candidates: Sequence[Candidate], length: int, progress: Progress) ->
         progress("memory", done, len(own))
         rows.append(measure_memory(candidate, threads=1, batch=MEMORY_BATCH, length=length))
     progress("memory", len(own), len(own))
+    return rows
+
+
+def _layers(
+    candidates: Sequence[Candidate], settings: BenchRecipe, texts: Sequence[Text], seed: int, progress: Progress
+) -> list[LayerCost]:
+    """What each layer costs of the bundles that were made for a processor."""
+    own = [each for each in candidates if each.runtime == "onnxruntime" and made_for(each) == "cpu"]
+    if not own:
+        return []
+    progress("layers", 0, 1)
+    asked = Asked(rounds=min(ROUNDS[kind_of(own[0])], settings.max_rounds), texts=tuple(texts[:MOST_TEXTS]), seed=seed)
+    rows = [row for costs in measure_layers(own, asked) for row in costs.rows]
+    progress("layers", 1, 1)
     return rows

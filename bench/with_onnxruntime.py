@@ -55,7 +55,12 @@ def open_backend(folder: Path, precision: str, threads: int, device: str) -> Ite
     if model.bundle.precision.partition("-")[0] != precision:
         raise BundleError(f"{folder}: expected a bundle in {precision}, found {model.bundle.precision}")
     model = model if threads == 1 else _without_spinning(model, threads)
-    yield BundleTranslator(model) if isinstance(model, Translator) else BundleBackend(model)
+    yield backend_of(model)
+
+
+def backend_of(model: Model) -> Backend:
+    """What is measured of a loaded bundle."""
+    return BundleTranslator(model) if isinstance(model, Translator) else BundleBackend(model)
 
 
 def _without_spinning(model: Model, threads: int) -> Model:
@@ -65,6 +70,11 @@ def _without_spinning(model: Model, threads: int) -> Model:
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = not isinstance(model, Translator)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return with_options(model, options)
+
+
+def with_options(model: Model, options: ort.SessionOptions) -> Model:
+    """The same model on a session of its own, with these options."""
     providers = execution_providers(model.provider, ort.get_available_providers())
     onnx = ort.InferenceSession(model.bundle.model_path.read_bytes(), options, providers=providers)
     check_running(model.provider, onnx.get_providers())

@@ -162,7 +162,7 @@ def _measured(
 
     `more` makes further candidates of these in a folder. Returned are the rows under the names of their works.
     """
-    plan = Plan(quality=dataset.task.kind == "classification", memory=False)
+    plan = Plan(quality=dataset.task.kind == "classification", memory=False, layers=False)
     with with_peers(own, settings, dataset) as (candidates, left_out), tempfile.TemporaryDirectory() as scratch:
         try:
             candidates += more(candidates, Path(scratch))

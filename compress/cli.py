@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli import layers
 from compress.cli_bundle import predict, verify
 from compress.scan_cli import scan
 from distill.command import (
@@ -280,7 +281,7 @@ def bench(sources: tuple[Path, ...], data: Path | None, against: str | None, **f
         _in_recipe(sources[0], found, work, "bench")
 
 
-for command in (scan, predict, verify):
+for command in (scan, layers, predict, verify):
     compress.add_command(command)
 
 

@@ -12,10 +12,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from distill.environment import environment
 from distill.errors import DataError
 from distill.files import read_json, write_json
-from distill.rows import Latency, Memory, Parity, Quality, Size
+from distill.rows import Latency, LayerCost, Memory, Parity, Quality, Size
 
 __all__ = [
     "Latency",
+    "LayerCost",
     "Memory",
     "Parity",
     "Quality",
@@ -33,10 +34,17 @@ __all__ = [
 REPORT_FORMAT = 1
 REPORT_FILE = "report.json"
 ROWS: Mapping[str, type[Any]] = MappingProxyType(
-    {"quality": Quality, "latency": Latency, "size": Size, "memory": Memory, "parity": Parity}
+    {
+        "quality": Quality,
+        "latency": Latency,
+        "size": Size,
+        "memory": Memory,
+        "parity": Parity,
+        "layers": LayerCost,
+    }
 )
 
-Row = TypeVar("Row", Quality, Latency, Size, Memory, Parity)
+Row = TypeVar("Row", Quality, Latency, Size, Memory, Parity, LayerCost)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Report:
     size: tuple[Size, ...] = ()
     memory: tuple[Memory, ...] = ()
     parity: tuple[Parity, ...] = ()
+    layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -94,6 +103,7 @@ def merge(a: Report, b: Report) -> Report:
         size=_merged(a.size, b.size),
         memory=_merged(a.memory, b.memory),
         parity=_merged(a.parity, b.parity),
+        layers=_merged(a.layers, b.layers),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -125,7 +135,7 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _row_to_json(row: Quality | Latency | Size | Memory | Parity) -> dict[str, Any]:
+def _row_to_json(row: Quality | Latency | Size | Memory | Parity | LayerCost) -> dict[str, Any]:
     """One row without its empty optional fields; null, with the reason, for numbers that are not finite."""
     values = asdict(row)
     broken = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]

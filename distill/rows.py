@@ -153,3 +153,40 @@ class Parity:
     def key(self) -> tuple[object, ...]:
         """What tells this row from others."""
         return self.a, self.b
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer of a bundle costs; `rest` is what belongs to no layer, so that a bundle's rows add up to its file.
+
+    `parameters` are elements of weights, of whatever type; `products` those with a stored weight, and `zeros` the share
+    of zeros in these weights. `ms` is that of one text or batch: of a layer the medians of its nodes over `runs` rounds
+    in onnxruntime's profile, on one thread, and of the rest what the fastest run without the profiler takes beyond
+    that. `share` is a part of all rows' time. Sizes that a graph does not tell are left out.
+    """
+
+    model: str
+    precision: str
+    layer: str
+    bytes: int
+    parameters: int
+    products: int
+    int8_products: int
+    ms: float
+    share: float
+    runtime: str | None = None
+    method: str | None = None
+    heads: int | None = None
+    cross_heads: int | None = None
+    neurons: int | None = None
+    zeros: float | None = None
+    batch: int | None = None
+    length: int | None = None
+    work: str | None = None
+    runs: int | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this row from others."""
+        return self.model, self.runtime, self.precision, self.method, self.layer

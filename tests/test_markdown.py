@@ -8,7 +8,7 @@ import pytest
 
 from bench.markdown import markdown, table
 from bench.words import megabytes, ms
-from distill.report import Latency, Memory, Parity, Quality, Report, Size
+from distill.report import Latency, LayerCost, Memory, Parity, Quality, Report, Size
 
 pytestmark = pytest.mark.runtime
 
@@ -80,6 +80,25 @@ LINES = [
 @pytest.mark.parametrize("line", LINES)
 def test_lines(line: str) -> None:
     assert line in markdown(example()).splitlines()
+
+
+def test_layers_of_the_first_and_the_last_bundle() -> None:
+    teacher = LayerCost(
+        "teacher", "fp32", "encoder.0", 4_000_000, 1_000_000, 4, 0, 2.0, 1.0, runtime="onnxruntime", heads=12,
+        batch=1, length=64, runs=30,
+    )  # fmt: skip
+    student = replace(teacher, model="student", ms=1.5)
+    bundle = replace(
+        teacher, model="bundle", precision="int8", method="dynamic", bytes=1_000_000, int8_products=4, ms=0.5, heads=9
+    )
+    lines = markdown(replace(example(), layers=(teacher, student, bundle))).splitlines()
+    assert "## Layers" in lines
+    assert "teacher onnxruntime fp32 → bundle onnxruntime int8 dynamic" in lines
+    wanted = "| encoder.0 | 12 → 9 | 4.00 → 1.00 (-75%) | 1,000,000 | 0 of 4 → 4 of 4 | 2.00 → 0.50 (-75%) | 100.0% |"
+    assert wanted in lines
+    assert "- removed: encoder: 12 → 9 heads" in lines
+    one = markdown(Report("one", layers=(bundle,)))
+    assert "| encoder.0 | 9 | 1.00 | 1,000,000 | 4 of 4 | 0.50 | 100.0% |" in one and "removed" not in one
 
 
 def test_nothing_is_ranked_where_the_machine_was_busy() -> None:

@@ -65,6 +65,15 @@ def test_every_section_has_every_model(report: Report) -> None:
     assert [(row.a, row.b) for row in report.parity] == [("student torch", "student onnx fp32")]
 
 
+def test_layers_are_those_of_bundles(report: Report) -> None:
+    assert [(row.model, row.layer) for row in report.layers] == [
+        ("student", layer) for layer in ("embedding", "encoder.0", "encoder.1", "head", "rest")
+    ]
+    model = next(row for row in report.size if row.runtime == "onnxruntime")
+    assert sum(row.bytes for row in report.layers) == model.weights_bytes
+    assert {(row.batch, row.length, row.runs) for row in report.layers} == {(1, 64, QUICK.max_rounds)}
+
+
 def test_rows_carry_what_they_rest_on(report: Report) -> None:
     assert all(row.n == 30 and row.signature and row.low <= row.value <= row.high for row in report.quality)
     assert all(row.runs >= 2 and row.p50_ms <= row.p95_ms <= row.p99_ms for row in report.latency)

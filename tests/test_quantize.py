@@ -253,13 +253,16 @@ def test_products_are_counted_by_hand() -> None:
         helper.make_node("MatMul", ["b", "float"], ["again"]),  # the first, on another way through the graph
         helper.make_node("MatMul", ["a", "b"], ["c"]),  # two activations: not counted
         helper.make_node("MatMulInteger", ["x8", "int"], ["d"]),  # int8
-        helper.make_node("DequantizeLinear", ["int", "scale"], ["w"]),
+        helper.make_node("DequantizeLinear", ["stored", "scale"], ["w"]),
         helper.make_node("MatMul", ["x", "w"], ["e"]),  # int8 by QDQ
+        helper.make_node("DequantizeLinear", ["stored", "scale"], ["w2"]),
+        helper.make_node("MatMul", ["x", "w2"], ["e2"]),  # the same weight again
         helper.make_node("DequantizeLinear", ["x8", "scale"], ["y"]),
         helper.make_node("MatMul", ["x", "y"], ["f"]),  # two activations again
         float=np.zeros((2, 2), np.float32),
         other=np.zeros((2, 2), np.float32),
         int=np.zeros((2, 2), np.int8),
+        stored=np.zeros((2, 2), np.int8),
         scale=np.ones((), np.float32),
     )
     assert str(count_products(graph)) == "2 of 4 products quantized"

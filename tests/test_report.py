@@ -20,6 +20,7 @@ from distill.errors import DataError
 from distill.report import (
     ROWS,
     Latency,
+    LayerCost,
     Memory,
     Parity,
     Quality,
@@ -43,6 +44,7 @@ REPORT = Report(
     size=(Size("student", "int8", 12345678),),
     memory=(Memory("bundle", 90_000_000, load_ms=12.5),),
     parity=(Parity("student torch", "student onnx fp32", 1.0, 853, 3e-7),),
+    layers=(LayerCost("bundle", "int8", "encoder.0", 1_810_944, 1_774_464, 4, 4, 0.56, 0.14, heads=12, zeros=0.03),),
     notes=("a note",),
 )
 
@@ -66,6 +68,7 @@ PROMISED = {
     "size": ["model", "precision", "bytes"],
     "memory": ["model", "peak_bytes"],
     "parity": ["a", "b", "agreement", "n", "max_abs"],
+    "layers": ["model", "precision", "layer", "bytes", "parameters", "products", "int8_products", "ms", "share"],
 }
 
 
@@ -150,6 +153,12 @@ def test_files_that_are_no_report(tmp_path: Path, text: str) -> None:
 def test_any_json_gives_a_report_or_our_error(value: object) -> None:
     with contextlib.suppress(DataError):
         from_json({"format": 1, "name": "x", "environment": {}, **value} if isinstance(value, dict) else value)
+
+
+def test_reports_from_before_there_were_layers_are_read() -> None:
+    value = to_json(REPORT)
+    del value["layers"]
+    assert from_json(value) == replace(REPORT, layers=())
 
 
 def test_fields_of_a_later_release_are_passed_over() -> None:

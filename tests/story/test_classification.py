@@ -91,7 +91,7 @@ def test_the_report_is_there_in_every_form(story: tuple[Path, Path, str]) -> Non
     assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
     value = json.loads((folder / "report.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert value["format"] == 1 and value["name"] == "toy"
-    assert all(value[part] for part in ("quality", "latency", "size", "memory", "parity", "environment"))
+    assert all(value[part] for part in ("quality", "latency", "size", "memory", "parity", "layers", "environment"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines} == {"teach", "student", "prune"}
 
