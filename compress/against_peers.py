@@ -27,9 +27,9 @@ from compress import steps
 from compress.large_translation import sentences
 from compress.peer_goals import LARGE, OWN_FILE, PEERS, SHAPES, SHORTLIST, SMALL, Shape, goals, work_of
 from compress.peer_picture import ratios, write_ratios
-from compress.quantize import quantize
-from compress.shortlist import shortlist
-from compress.translation_int8 import write_int8
+from compress.quantization.quantize import quantize
+from compress.quantization.shortlist import shortlist
+from compress.quantization.translation_int8 import write_int8
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.dataset import Dataset, Split

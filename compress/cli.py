@@ -157,7 +157,7 @@ def factorise(recipe: Path, **found: Any) -> None:
     """
 
     def work(opened: Run) -> Any:
-        from compress.factorise_step import run_factorise
+        from compress.low_rank.step import run_factorise
 
         if opened.recipe.factorise is None:
             raise RecipeError("the recipe has no `factorise` section; for example --set factorise.parameters=0.5")

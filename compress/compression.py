@@ -20,7 +20,7 @@ from bench.candidates import from_folder
 from bench.measure import Plan, Progress, measure, write_all
 from compress import steps
 from compress.compression_goals import goals
-from compress.quantize import REJECTED, quantize
+from compress.quantization.quantize import REJECTED, quantize
 from compress.variants import variant
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging

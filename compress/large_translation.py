@@ -102,7 +102,7 @@ def export(folder: Path) -> None:
 
 def int8(folder: Path) -> None:
     """The int8 bundle."""
-    from compress.translation_int8 import write_int8
+    from compress.quantization.translation_int8 import write_int8
     from export.bundle import read_bundle
 
     write_int8(read_bundle(folder / "fp32"), folder / "int8")

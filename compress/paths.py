@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.measure import measure_folders
 from compress import steps
-from compress.quantize import quantize
+from compress.quantization.quantize import quantize
 from distill.command import Options, load_recipe
 from distill.data import Dataset, read
 from distill.errors import RecipeError

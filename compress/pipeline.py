@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from compress import steps
-from compress.factorise_step import factorise_step, run_factorise
+from compress.low_rank.step import factorise_step, run_factorise
 from compress.order import checkpoints
 from distill import run
 from distill.errors import GateError, RecipeError, RunError

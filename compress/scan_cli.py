@@ -46,7 +46,7 @@ def scan(
         raise RecipeError(f"{output} exists already; choose another -o")
     recipe = load_recipe(data, Options(None, overrides, False, False, False, False))
     quiet_libraries()
-    from compress.scan import forms_of, in_words, scan_bundle
+    from compress.quantization.scan import forms_of, in_words, scan_bundle
     from distill.files import write_text
     from distill.recipe import QuantizeRecipe
 

@@ -21,7 +21,7 @@ from bench.candidates import from_folder
 from bench.markdown import table
 from bench.tasks.classification import answer, texts_of
 from compress import steps
-from compress.factorise_step import run_factorise
+from compress.low_rank.step import run_factorise
 from distill import files, run
 from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.environment import cores

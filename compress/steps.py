@@ -13,7 +13,7 @@ from bench.measure import measure, with_peers, write_all
 from bench.tasks import KINDS as BENCH_KINDS
 from compress import order
 from compress.pruning.step import prune_and_recover
-from compress.quantize import quantize, resolved
+from compress.quantization.quantize import quantize, resolved
 from distill import run
 from distill.checkpoint import save
 from distill.errors import GateError

@@ -14,14 +14,13 @@ from distill.recipe_file import checked, read_yaml, with_overrides
 from distill.recipe_learning import (
     DistillationRecipe,
     DistillationTraining,
-    FactoriseRecipe,
     LabelRecipe,
-    PruneRecipe,
     StudentRecipe,
     TeacherRecipe,
     TrainingRecipe,
     VocabularyRecipe,
 )
+from distill.recipe_shrinking import FactoriseRecipe, PruneRecipe
 from distill.sections import CLASSIFICATION, TRANSLATION, Count, Different, Positive, Section, foreign
 
 __all__ = [

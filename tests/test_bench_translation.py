@@ -21,7 +21,7 @@ from bench.quality import origins
 from bench.tasks.translation import Answers, Writing, answer, cells, finished, notes, parity, quality_rows
 from bench.words import axis_titles, score_line, shown_rows
 from bench.written import Written, of_length
-from compress.translation_int8 import write_int8
+from compress.quantization.translation_int8 import write_int8
 from distill.data import Dataset, Split
 from distill.errors import DataError, RecipeError
 from distill.metrics import Score

@@ -18,10 +18,10 @@ from onnx import numpy_helper
 from tiny_models import KINDS, LABELS, VOCABULARY, tiny_batch, tiny_model
 from torch import nn
 
-from compress import int8
-from compress.operators import LARGEST, LEAST_OPSET, Fused, rounded
-from compress.products import count_products
-from compress.smooth import smooth
+from compress.quantization import int8
+from compress.quantization.operators import LARGEST, LEAST_OPSET, Fused, rounded
+from compress.quantization.products import count_products
+from compress.quantization.smooth import smooth
 from distill.layers import layers
 from export.encoder.build import build_classifier
 from export.encoder.weights import read_classifier

@@ -25,16 +25,16 @@ from test_translation_int8 import logits as translated
 from tiny_models import tiny_batch, tiny_model
 from translation_models import tiny_translator
 
-from compress import int8
 from compress.cli import compress
-from compress.forms import check_names, counts
-from compress.operators import OUTPUT
-from compress.products import count_products
-from compress.quantize import quantize, resolved
-from compress.scan import in_words, scan_bundle
+from compress.quantization import int8
+from compress.quantization.forms import check_names, counts
+from compress.quantization.operators import OUTPUT
+from compress.quantization.products import count_products
+from compress.quantization.quantize import quantize, resolved
+from compress.quantization.scan import in_words, scan_bundle
+from compress.quantization.translation_int8 import quantize_translation
+from compress.quantization.weight_only import weight_only
 from compress.steps import made_of
-from compress.translation_int8 import quantize_translation
-from compress.weight_only import weight_only
 from distill.checkpoint import save
 from distill.errors import BundleError, GateError, RecipeError
 from distill.recipe import QuantizeRecipe, parse

@@ -15,15 +15,15 @@ from tiny_models import KINDS, answer, tiny_batch, tiny_model
 from torch import nn
 from translation_models import MODELS, TASK, opened, source_batch, tiny_translator
 
-from compress import int8
-from compress.factorise import Weighting, candidates, factorise
-from compress.factors import directions, factors
-from compress.half import narrowed
-from compress.observed import Observed, observe
-from compress.operators import LEAST_OPSET, Fused
-from compress.products import count_products
-from compress.translation_int8 import quantize_translation
-from compress.weight_only import weight_only
+from compress.low_rank.factorise import Weighting, candidates, factorise
+from compress.low_rank.factors import directions, factors
+from compress.low_rank.observed import Observed, observe
+from compress.quantization import int8
+from compress.quantization.half import narrowed
+from compress.quantization.operators import LEAST_OPSET, Fused
+from compress.quantization.products import count_products
+from compress.quantization.translation_int8 import quantize_translation
+from compress.quantization.weight_only import weight_only
 from distill.errors import CheckpointError, RecipeError
 from distill.layers import model_config
 from distill.low_rank import RANKS_KEY, low_rank_maps

@@ -14,7 +14,7 @@ from toy_translation import TRAINING as PAIRS_TRAINING
 from toy_translation import write_translation_project
 
 from compress import steps as compress_steps
-from compress.factorise_step import factorise_step, run_factorise
+from compress.low_rank.step import factorise_step, run_factorise
 from compress.pipeline import run_all
 from distill import run, steps
 from distill.checkpoint import load_model

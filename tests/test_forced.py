@@ -12,13 +12,13 @@ import torch
 from test_quantize_translation import dataset, fp32
 from translation_models import MODELS, VOCABULARY, tiny_translator
 
-from compress.forced import forced, teacher_forced
-from compress.forms import scan_form
-from compress.operators import OUTPUT
-from compress.products import count_products
-from compress.quantize import quantize
-from compress.tasks.translation import forms
-from compress.watch import products, watch
+from compress.quantization.forced import forced, teacher_forced
+from compress.quantization.forms import scan_form
+from compress.quantization.operators import OUTPUT
+from compress.quantization.products import count_products
+from compress.quantization.quantize import quantize
+from compress.quantization.tasks.translation import forms
+from compress.quantization.watch import products, watch
 from distill.data import Dataset
 from distill.errors import DataError, GateError, RecipeError
 from distill.recipe import QuantizeRecipe

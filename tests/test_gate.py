@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.gate import RULE_OF_THREE, Limits, Verdict, decide, limits, needed_examples, require
+from compress.quantization.gate import RULE_OF_THREE, Limits, Verdict, decide, limits, needed_examples, require
 from distill.errors import DataError, GateError
 from distill.metrics import Difference, paired_difference
 from distill.recipe import QuantizeRecipe

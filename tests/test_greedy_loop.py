@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from translation_models import MODELS, VOCABULARY, lively, opened, source_batch, tiny_translator
 
-from compress.translation_int8 import quantize_translation
+from compress.quantization.translation_int8 import quantize_translation
 from distill.errors import BundleError
 from export.decode import greedy
 from export.decoding import Decoding

@@ -16,9 +16,9 @@ from test_translation_int8 import logits, torch_logits
 from tiny_models import KINDS, tiny_batch, tiny_model
 from translation_models import MODELS, opened, source_batch, tiny_translator, toy_sources, write_translator
 
-from compress.half import Half, half, narrowed
-from compress.operators import LEAST_OPSET
-from compress.products import count_products
+from compress.quantization.half import Half, half, narrowed
+from compress.quantization.operators import LEAST_OPSET
+from compress.quantization.products import count_products
 from distill.data import Split
 from distill.errors import BundleError
 from export.beams import beam_search

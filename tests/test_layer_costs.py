@@ -22,11 +22,11 @@ from bench.layer_names import HEAD, MEMORY, OUTPUT, REST, layer_of, order
 from bench.layer_report import as_json, layers_of_folders, print_table
 from bench.profiled import BETWEEN, Profile, node_times, profile_in_turns
 from bench.with_onnxruntime import backend_of
-from compress import int8
-from compress.folder import seal_quantized, write_parts
-from compress.products import count_products
-from compress.translation_int8 import quantize_translation, write_int8
-from compress.weight_only import weight_only
+from compress.quantization import int8
+from compress.quantization.folder import seal_quantized, write_parts
+from compress.quantization.products import count_products
+from compress.quantization.translation_int8 import quantize_translation, write_int8
+from compress.quantization.weight_only import weight_only
 from distill.dataset import Split
 from distill.errors import DataError
 from distill.files import new_folder

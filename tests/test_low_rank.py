@@ -15,7 +15,7 @@ from tiny_models import KINDS, LABELS, answer, tiny_batch, tiny_model
 from torch import nn
 from translation_models import MODELS, TASK, source_batch, tiny_translator, toy_translation_tokenizer, write_translator
 
-from compress.factorise import candidates
+from compress.low_rank.factorise import candidates
 from distill.checkpoint import load_model, save
 from distill.errors import CheckpointError
 from distill.layer_sizes import record_sizes

@@ -11,11 +11,11 @@ import pytest
 from conftest import toy_rows
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import int8
-from compress.gate import Limits, decide
-from compress.products import Products, bytes_by_part, count_products
-from compress.quantize import Trial, best_trial, quantize, resolved
-from compress.tasks.classification import calibration_texts, difference
+from compress.quantization import int8
+from compress.quantization.gate import Limits, decide
+from compress.quantization.products import Products, bytes_by_part, count_products
+from compress.quantization.quantize import Trial, best_trial, quantize, resolved
+from compress.quantization.tasks.classification import calibration_texts, difference
 from distill.checkpoint import load_model, load_tokenizer, save
 from distill.data import Dataset, Split
 from distill.errors import DataError, GateError

@@ -10,8 +10,8 @@ import pytest
 from onnx_bytes import GOLDEN
 from translation_models import TASK, toy_sources, write_translator
 
-from compress.quantize import quantize
-from compress.tasks.translation import answers
+from compress.quantization.quantize import quantize
+from compress.quantization.tasks.translation import answers
 from distill.data import Dataset, Split
 from distill.errors import DataError, GateError
 from distill.files import hash_files

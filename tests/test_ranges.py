@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.ranges import AROUND_ZERO, LEVELS, Histogram, find_ranges, least_error, percentile
-from compress.sensitivity import Rounding
-from compress.watch import Watched, products
+from compress.quantization.ranges import AROUND_ZERO, LEVELS, Histogram, find_ranges, least_error, percentile
+from compress.quantization.sensitivity import Rounding
+from compress.quantization.watch import Watched, products
 from distill.recipe import QuantizeRecipe
 
 Ranges = Literal["minmax", "percentile", "mse"]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.ranks import Shape, by_energy, by_parameters, rank_for
+from compress.low_rank.ranks import Shape, by_energy, by_parameters, rank_for
 from distill.errors import RecipeError
 
 T = torch.tensor

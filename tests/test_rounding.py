@@ -86,7 +86,7 @@ def test_a_map_is_what_its_rounded_parts_give() -> None:
 
 def test_weights_have_as_many_values_as_onnxruntime_gives_them() -> None:
     """The same int8 numbers as the quantizer that writes bundles, for weights whose rows are the outputs."""
-    from compress.int8 import dynamic
+    from compress.quantization.int8 import dynamic
 
     rows = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     value = helper.make_tensor_value_info

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.sensitivity import Rounding, Scan, Sensitivity, scan
-from compress.watch import Watched, products
+from compress.quantization.sensitivity import Rounding, Scan, Sensitivity, scan
+from compress.quantization.watch import Watched, products
 
 Floats = NDArray[np.float32]
 
@@ -133,7 +133,7 @@ def test_what_is_predicted_is_what_onnxruntime_makes() -> None:
     """The error of one dynamic product in onnxruntime is the one that the scan says."""
     import onnxruntime
 
-    from compress.operators import MOST, rounded
+    from compress.quantization.operators import MOST, rounded
 
     numbers, scales = rounded(PLAIN, 0, MOST)
     node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s"], ["y"], domain="com.microsoft")

@@ -20,9 +20,9 @@ from translation_models import (
     write_translator,
 )
 
-from compress.operators import Int8
-from compress.quantize import quantize
-from compress.shortlist import COMMON_PIECES, lexicon, shortlist
+from compress.quantization.operators import Int8
+from compress.quantization.quantize import quantize
+from compress.quantization.shortlist import COMMON_PIECES, lexicon, shortlist
 from distill.data import Dataset, Split
 from distill.errors import BundleError
 from distill.recipe import QuantizeRecipe
@@ -49,14 +49,14 @@ def test_model_1_finds_who_becomes_whom() -> None:
 
 
 def test_one_round_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.shortlist.ROUNDS", 1)
+    monkeypatch.setattr("compress.quantization.shortlist.ROUNDS", 1)
     sources, targets, chances = lexicon([([0, 1], [2]), ([0], [3])], 4)
     # Each of two sources takes half of target 2; source 0 has target 3 whole: 0.5 / 1.5 and 1 / 1.5.
     assert [*zip(sources, targets, chances.round(6), strict=True)] == [(0, 2, 0.333333), (0, 3, 0.666667), (1, 2, 1.0)]
 
 
 def test_of_too_many_pairs_some_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.shortlist.MOST_CELLS", 3)
+    monkeypatch.setattr("compress.quantization.shortlist.MOST_CELLS", 3)
     sources, targets, _ = lexicon([([place], [place + 10]) for place in range(7)], 20)
     assert [*zip(sources, targets, strict=True)] == [(0, 10), (3, 13), (6, 16)]
 

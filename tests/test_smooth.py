@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import int8
-from compress.smooth import scales, smooth
+from compress.quantization import int8
+from compress.quantization.smooth import scales, smooth
 
 WIDTH = 16
 GENERATOR = np.random.default_rng(1)

@@ -18,7 +18,7 @@ from tiny_models import KINDS, tiny_batch, tiny_model
 from torch import nn
 from torch.nn import functional
 
-from compress.sparse import (
+from compress.pruning.sparse import (
     Sparsity,
     input_norms,
     largest,

@@ -12,9 +12,9 @@ import torch
 from onnx import numpy_helper
 from translation_models import MODELS, VOCABULARY, opened, source_batch, tiny_translator, toy_sources, write_translator
 
-from compress.operators import MOST, Fused
-from compress.products import count_products
-from compress.translation_int8 import quantize_translation, write_int8
+from compress.quantization.operators import MOST, Fused
+from compress.quantization.products import count_products
+from compress.quantization.translation_int8 import quantize_translation, write_int8
 from distill.data import Split
 from distill.errors import BundleError
 from export.graph import export

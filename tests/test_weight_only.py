@@ -16,8 +16,8 @@ from test_translation_int8 import logits
 from tiny_models import KINDS, tiny_batch, tiny_model
 from translation_models import MODELS, tiny_translator
 
-from compress.products import count_products
-from compress.weight_only import BLOCKS, blocks, weight_only
+from compress.quantization.products import count_products
+from compress.quantization.weight_only import BLOCKS, blocks, weight_only
 from distill.errors import BundleError
 from export.encoder.build import build_classifier
 from export.encoder.weights import read_classifier

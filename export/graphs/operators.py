@@ -50,7 +50,7 @@ class Standard:
         return self.write.node("Add", found, self.write.weight(bias)) if bias in self.write.weights else found
 
     def smoothed(self, states: str, name: str) -> str:
-        """States with the channels made smaller that the weight has taken over (`compress.smooth`)."""
+        """States with the channels made smaller that the weight has taken over (`compress.quantization.smooth`)."""
         factor = f"{name}.smoothing"
         return self.write.node("Mul", states, self.write.weight(factor)) if factor in self.write.weights else states
 

@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from onnx_bytes import reseal  # noqa: E402
 from translation_models import toy_sources, write_translator  # noqa: E402
 
-from compress.translation_int8 import write_int8  # noqa: E402
+from compress.quantization.translation_int8 import write_int8  # noqa: E402
 from distill.data import Split  # noqa: E402
 from export.graph import export  # noqa: E402
 from export.runtime import Translator, load_as  # noqa: E402

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compress.watch import Batch, Floats, usual, watch
+from compress.quantization.watch import Batch, Floats, usual, watch
 
 CAP = 2.0
 """How many times the median channel's range is left to a channel."""

@@ -11,13 +11,13 @@ import onnx
 from numpy.typing import NDArray
 
 from bench.tasks.classification import texts_of
-from compress import int8
-from compress.forms import Forms, Maker
-from compress.half import half
-from compress.ranges import find_ranges
-from compress.smooth import smooth
-from compress.watch import Watched, products
-from compress.weight_only import weight_only
+from compress.quantization import int8
+from compress.quantization.forms import Forms, Maker
+from compress.quantization.half import half
+from compress.quantization.ranges import find_ranges
+from compress.quantization.smooth import smooth
+from compress.quantization.watch import Watched, products
+from compress.quantization.weight_only import weight_only
 from distill import metrics
 from distill.data import Dataset
 from distill.dataset import Split

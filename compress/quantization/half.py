@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from compress.operators import LEAST_OPSET, Fused
+from compress.quantization.operators import LEAST_OPSET, Fused
 from distill.errors import BundleError
 from export.bundle import Bundle
 from export.encoder.build import build_classifier

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from compress.int8 import REDUCE_RANGE
+from compress.quantization.int8 import REDUCE_RANGE
 from distill.environment import cpu_flags, cpu_model
 from export.bundle import Bundle, seal
 from export.graphs.writer import opset_of

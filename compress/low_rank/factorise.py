@@ -9,9 +9,9 @@ from typing import Literal, cast
 
 from torch import nn
 
-from compress.factors import Directions, directions, factors
-from compress.observed import observe
-from compress.ranks import ROUND, by_energy, by_parameters, shape_of, shares
+from compress.low_rank.factors import Directions, directions, factors
+from compress.low_rank.observed import observe
+from compress.low_rank.ranks import ROUND, by_energy, by_parameters, shape_of, shares
 from distill.batches import Batch, RowLoss
 from distill.encoder_decoders import architecture
 from distill.errors import RecipeError

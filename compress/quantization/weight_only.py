@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compress.operators import LEAST_OPSET, MICROSOFT, Int8
+from compress.quantization.operators import LEAST_OPSET, MICROSOFT, Int8
 from distill.errors import BundleError
 from export.encoder.build import build_classifier
 from export.graphs.operators import FLOAT

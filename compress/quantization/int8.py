@@ -29,12 +29,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from compress.operators import LARGEST, LEAST_OPSET, Int8, rounded
-from compress.products import PRODUCTS
-from compress.ranges import Range
-from compress.watch import Batch, products
+from compress.quantization.operators import LARGEST, LEAST_OPSET, Int8, rounded
+from compress.quantization.ranges import Range
+from compress.quantization.watch import Batch, products
 from export.encoder.build import build_classifier
 from export.graphs.plan import has_plan, read_plan
+from export.graphs.products import PRODUCTS
 from export.graphs.writer import opset_of
 from export.rewrite import strip
 
@@ -105,7 +105,7 @@ def static(
     """int8 weights and fixed ranges: the smallest and largest value on `batches`. No answer depends on its batch.
 
     Outputs of products stay float: quantizing those too costs accuracy and, with the residuals float, time. The
-    products that are `left_float` stay as they are. `ranges` (`compress.ranges`) take the place of the extremes.
+    products that are `left_float` stay as they are. `ranges`, where given, take the place of the extremes.
     """
     return _with_ranges(tables(graph), batches, QuantType.QUInt8, REDUCE_RANGE, left_float, ranges, {})
 

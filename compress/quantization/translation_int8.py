@@ -1,6 +1,6 @@
 """The int8 form of a translation graph: int8 products with stored weights, one int8 embedding matrix for all uses.
 
-The graph is written anew from its plan, in the operators of `compress.operators`.
+The graph is written anew from its plan, in the operators of `compress.quantization.operators`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 import onnx
 
-from compress.folder import seal_quantized, write_parts
-from compress.operators import Int8
-from compress.products import TRANSLATION_PLACES, bytes_by_part, count_products
+from compress.quantization.folder import seal_quantized, write_parts
+from compress.quantization.operators import Int8
+from compress.quantization.products import TRANSLATION_PLACES, bytes_by_part, count_products
 from distill.files import new_folder
 from export.bundle import Bundle, read_bundle
 from export.graphs.plan import Weights, read_plan
@@ -43,7 +43,7 @@ def write_int8(bundle: Bundle, target: Path, shortlist: Weights = NOTHING) -> Bu
 def quantize_translation(
     model: onnx.ModelProto, shortlist: Weights = NOTHING, left_float: frozenset[str] = frozenset()
 ) -> onnx.ModelProto:
-    """The int8 form of a graph that `export.seq2seq.build` wrote, if wanted with a shortlist (`compress.shortlist`).
+    """The int8 form of a graph that `export.seq2seq.build` wrote, if wanted with a shortlist.
 
     The products that are `left_float` stay as they are.
 

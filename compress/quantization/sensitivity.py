@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.operators import LARGEST, MOST, rounded
-from compress.ranges import AROUND_ZERO, LEVELS, Range
-from compress.smooth import STANDS_OUT
-from compress.watch import Floats, Product, Watched, usual
+from compress.quantization.operators import LARGEST, MOST, rounded
+from compress.quantization.ranges import AROUND_ZERO, LEVELS, Range
+from compress.quantization.smooth import STANDS_OUT
+from compress.quantization.watch import Floats, Product, Watched, usual
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.factorise import factorise
+from compress.low_rank.factorise import factorise
 from compress.order import checkpoints
 from distill import run
 from distill.checkpoint import save

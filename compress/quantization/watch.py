@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from compress.products import PRODUCTS
+from export.graphs.products import PRODUCTS
 
 Batch = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]

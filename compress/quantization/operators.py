@@ -1,8 +1,8 @@
 """onnxruntime's own operators for the parts of a graph: attention in one node, and products in int8.
 
-Each activation gets its range while the model runs; weights have 7 bits (`compress.int8.REDUCE_RANGE` says why) and a
-scale for each output channel, an embedding matrix one for each row of the vocabulary. Biases, norms and attention's
-products of two activations stay float.
+Each activation gets its range while the model runs; weights have 7 bits (`int8.REDUCE_RANGE` says why) and a scale for
+each output channel, an embedding matrix one for each row of the vocabulary. Biases, norms and attention's products of
+two activations stay float.
 """
 
 from __future__ import annotations

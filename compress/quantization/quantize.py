@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress import gate
-from compress.folder import copy_parts, seal_quantized, write_parts
-from compress.forms import SCANNED, Forms, check_names, counts, scan_form
-from compress.gate import Verdict
-from compress.products import Products, bytes_by_part, count_products
-from compress.tasks import KINDS, Answers, Kind
-from compress.watch import Watched
+from compress.quantization import gate
+from compress.quantization.folder import copy_parts, seal_quantized, write_parts
+from compress.quantization.forms import SCANNED, Forms, check_names, counts, scan_form
+from compress.quantization.gate import Verdict
+from compress.quantization.products import Products, bytes_by_part, count_products
+from compress.quantization.tasks import KINDS, Answers, Kind
+from compress.quantization.watch import Watched
 from distill.data import Dataset, Split
 from distill.errors import DataError
 from distill.files import new_folder

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from compress.observed import Observed, reads_less
+from compress.low_rank.observed import Observed, reads_less
 from distill.low_rank import LowRank
 
 RIDGE = 1e-6

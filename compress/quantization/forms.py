@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from compress.ranges import find_ranges
-from compress.sensitivity import Rounding, Scan, scan
-from compress.watch import Watched
+from compress.quantization.ranges import find_ranges
+from compress.quantization.sensitivity import Rounding, Scan, scan
+from compress.quantization.watch import Watched
 from distill.errors import RecipeError
 from distill.recipe import QuantizeRecipe
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.watch import Floats, Watched
+from compress.quantization.watch import Floats, Watched
 from distill.recipe import QuantizeRecipe
 
 BINS = 2048

@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compress.forced import forced, teacher_forced
-from compress.forms import Forms, Maker
-from compress.half import half
-from compress.operators import OUTPUT
-from compress.shortlist import Pair, shortlist
-from compress.translation_int8 import NOTHING, quantize_translation
-from compress.watch import Watched, products
-from compress.weight_only import weight_only
+from compress.quantization.forced import forced, teacher_forced
+from compress.quantization.forms import Forms, Maker
+from compress.quantization.half import half
+from compress.quantization.operators import OUTPUT
+from compress.quantization.shortlist import Pair, shortlist
+from compress.quantization.translation_int8 import NOTHING, quantize_translation
+from compress.quantization.watch import Watched, products
+from compress.quantization.weight_only import weight_only
 from distill import text_metrics
 from distill.data import Dataset
 from distill.dataset import Split

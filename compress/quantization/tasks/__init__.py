@@ -11,9 +11,9 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from compress.forms import Forms
-from compress.products import PLACES, TRANSLATION_PLACES, Places
-from compress.tasks import classification, translation
+from compress.quantization.forms import Forms
+from compress.quantization.products import PLACES, TRANSLATION_PLACES, Places
+from compress.quantization.tasks import classification, translation
 from distill.data import Dataset
 from distill.dataset import Split
 from distill.metrics import Difference, Score

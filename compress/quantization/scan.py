@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from compress.forms import SCANNED, counts, scan_form
-from compress.quantize import NAMED, checked_names, methods
-from compress.sensitivity import Scan
-from compress.tasks import KINDS
+from compress.quantization.forms import SCANNED, counts, scan_form
+from compress.quantization.quantize import NAMED, checked_names, methods
+from compress.quantization.sensitivity import Scan
+from compress.quantization.tasks import KINDS
 from distill.data import read
 from distill.errors import BundleError, DataError, RecipeError
 from distill.recipe import QuantizeRecipe, Recipe

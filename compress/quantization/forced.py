@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from compress.shortlist import Pair
-from compress.watch import Batch
+from compress.quantization.shortlist import Pair
+from compress.quantization.watch import Batch
 from export.decoding import Decoding
 from export.graphs.operators import Standard
 from export.graphs.plan import Plan, Weights, read_plan
