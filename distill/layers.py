@@ -1,6 +1,6 @@
 """Where models keep their layers, heads and neurons; and how a layer is made smaller.
 
-One line per encoder here, and `encoder_decoders` for the others: everything that prunes or resizes reads these tables.
+What the modules are called stands in `encoders` and `encoder_decoders`.
 """
 
 from __future__ import annotations
@@ -13,42 +13,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from distill import encoder_decoders
+from distill import encoder_decoders, encoders
 from distill.encoder_decoders import Architecture, part
+from distill.encoders import LayerNames
 from distill.errors import CheckpointError
 
-
-@dataclass(frozen=True)
-class LayerNames:
-    """The names of a layer's six linear maps, relative to the layer."""
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    up: str
-    down: str
-
-
-_BERT = LayerNames(
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
-_DISTILBERT = LayerNames(
-    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"
-)
-ARCHITECTURES = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "electra": _BERT,
-    "camembert": _BERT,
-    "distilbert": _DISTILBERT,
-}
 KINDS = ("heads", "neurons", "cross_heads")
 """What a layer is made of; only a decoder's has `cross_heads`, those that look at the source."""
 
@@ -183,12 +152,12 @@ def layers(model: nn.Module) -> list[Layer]:
     config = model_config(model)
     if config.model_type in encoder_decoders.ARCHITECTURES:
         return list(_of_both(model, encoder_decoders.architecture(config)))
-    names = ARCHITECTURES.get(config.model_type)
+    names = encoders.ARCHITECTURES.get(config.model_type)
     if names is None:
-        known = ", ".join(sorted({**ARCHITECTURES, **encoder_decoders.ARCHITECTURES}))
+        known = ", ".join(sorted({**encoders.ARCHITECTURES, **encoder_decoders.ARCHITECTURES}))
         raise CheckpointError(f"cannot resize the layers of a {config.model_type} model; supported: {known}")
     head_size = config.hidden_size // config.num_attention_heads
-    return [_of_encoder(module, names, head_size) for module in stack(model)[1]]
+    return [_of_encoder(module, names.layer, head_size) for module in stack(model)[1]]
 
 
 def _of_encoder(module: nn.Module, names: LayerNames, head_size: int) -> Layer:

@@ -9,8 +9,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from distill.checkpoint import check_finite, head
+from distill.encoders import ARCHITECTURES
 from distill.errors import CheckpointError
-from distill.layers import ARCHITECTURES, model_config
+from distill.layers import model_config
 from distill.task import KINDS, Task
 from export.texts import PADDED
 

@@ -14,8 +14,9 @@ from compress.low_rank.observed import observe
 from compress.low_rank.ranks import ROUND, by_energy, by_parameters, shape_of, shares
 from distill.batches import Batch, RowLoss
 from distill.encoder_decoders import architecture
+from distill.encoders import ARCHITECTURES, LayerNames
 from distill.errors import RecipeError
-from distill.layers import ARCHITECTURES, LayerNames, model_config, stack
+from distill.layers import model_config, stack
 from distill.low_rank import record_ranks, replace_map, whole
 
 PARTS = ("attention_output", "up", "down")
@@ -108,7 +109,7 @@ def candidates(model: nn.Module) -> dict[str, nn.Linear]:
         CheckpointError: the architecture has no description.
     """
     names = ARCHITECTURES.get(model_config(model).model_type)
-    paths = _of_translator(model) if names is None else _of_classifier(model, names)
+    paths = _of_translator(model) if names is None else _of_classifier(model, names.layer)
     return {path: cast(nn.Linear, model.get_submodule(path)) for path in paths}
 
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distill.encoders import ARCHITECTURES, Architecture, LayerNames
 from distill.layers import Layer, layers, model_config
 from distill.low_rank import LowRank, matrix
 from export.encoder.build import POSITIONS, TABLE, TYPES
-from export.encoder.describe import ARCHITECTURES, Architecture
 from export.graphs.operators import KNOWN_ACTIVATIONS
 from export.graphs.plan import Plan
 
@@ -35,7 +35,7 @@ def read_classifier(model: nn.Module) -> tuple[Plan, dict[str, Array]]:
     names = ARCHITECTURES[config.model_type]
     weights = _embeddings(model, names)
     for number, layer in enumerate(found):
-        weights |= _layer(layer, names, f"encoder.{number}", last=number == len(found) - 1)
+        weights |= _layer(layer, names.layer, f"encoder.{number}", last=number == len(found) - 1)
     weights |= _product("head.dense", [model.get_submodule(names.dense)])
     weights |= _product("head.out", [model.get_submodule(names.out)])
     plan = Plan(
@@ -84,7 +84,7 @@ def _embeddings(model: nn.Module, names: Architecture) -> dict[str, Array]:
     return found
 
 
-def _layer(layer: Layer, names: Architecture, stem: str, last: bool) -> dict[str, Array]:
+def _layer(layer: Layer, names: LayerNames, stem: str, last: bool) -> dict[str, Array]:
     """One layer. The last one's queries stand apart, for only its first position is asked for."""
     query, key, value = (layer.linear(part) for part in ("query", "key", "value"))
     scale = layer.heads.width**-0.5
