@@ -36,7 +36,7 @@ def prune_step(opened: Run, recipe: PruneRecipe) -> run.Step:
 
 
 def run_prune(opened: Run, recipe: PruneRecipe) -> Manifest:
-    """Remove layers, heads and neurons from the student and let it recover, into `pruned/`."""
+    """Remove layers, heads, neurons and channels from the student and let it recover, into `pruned/`."""
 
     def make(folder: Path) -> Manifest:
         model, tokenizer = KINDS[opened.dataset.task.kind].load(opened.folder / "student")

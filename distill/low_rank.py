@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from distill.channels import apply_channels
 from distill.errors import CheckpointError
 from distill.layer_sizes import apply_sizes
 from distill.layers import model_config
@@ -64,12 +65,13 @@ def record_ranks(model: nn.Module) -> None:
 
 
 def resize(model: nn.Module) -> None:
-    """Make a fresh model's layers as small as its config says: heads and neurons, then ranks.
+    """Make a fresh model's layers as small as its config says: heads and neurons, channels, then ranks.
 
     Raises:
-        CheckpointError: sizes or ranks do not fit the model.
+        CheckpointError: sizes, channels or ranks do not fit the model.
     """
     apply_sizes(model)
+    apply_channels(model)
     apply_ranks(model)
 
 

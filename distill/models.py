@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.channels import CHANNELS_KEY
 from distill.checkpoint import label_config, load_model
 from distill.config_file import build, read_config
 from distill.errors import RecipeError
@@ -124,8 +125,8 @@ def _head_problems(config: Any, recipe: StudentRecipe) -> list[str]:
     """Why heads cannot be divided as asked."""
     head_size = config.hidden_size // config.num_attention_heads
     problems = []
-    if hasattr(config, SIZES_KEY):
-        problems.append("the teacher was pruned: its layers have sizes of their own and cannot be narrowed")
+    if hasattr(config, SIZES_KEY) or hasattr(config, CHANNELS_KEY):
+        problems.append("the teacher was pruned: its layers have sizes of their own, and it cannot be narrowed")
     if recipe.hidden_size is not None and recipe.hidden_size % head_size:
         problems.append(f"student.hidden_size: expected a multiple of the head size {head_size}")
     return problems

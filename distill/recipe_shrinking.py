@@ -11,7 +11,7 @@ from distill.sections import CLASSIFICATION, TRANSLATION, Fraction, Positive, Sh
 
 
 class PruneRecipe(DistillationRecipe):
-    """Layers, attention heads and feed-forward neurons to remove from the student, and the recovery after it."""
+    """Layers, attention heads, feed-forward neurons and width to remove from the student, and the recovery after it."""
 
     layers: CopiedLayers | None = Field(
         None,
@@ -32,6 +32,11 @@ class PruneRecipe(DistillationRecipe):
         description="share of the feed-forward neurons removed; left out: 0.5, or as the target needs; a classifier's "
         "last layer keeps its own, which take no time",
     )
+    width: Fraction = Field(
+        0.0,
+        description="share of the channels of the residual stream (hidden_size, d_model) removed from the whole "
+        "model, besides heads and neurons or what a target takes of these; multiples of 32 stay",
+    )
     speedup: float | None = Field(
         None,
         gt=1,
@@ -47,8 +52,8 @@ class PruneRecipe(DistillationRecipe):
     length: Positive = Field(64, description="tokens of the text that is timed")
     importance: Literal["taylor", "fisher", "magnitude"] = Field(
         "taylor",
-        description="what says which heads and neurons go: first-order change of the loss, Fisher information, or the "
-        "size of their weights",
+        description="what says which heads, neurons and channels go: first-order change of the loss, Fisher "
+        "information, or the size of their weights",
     )
     importance_examples: Positive = Field(512, description="training rows on which importance is measured")
     rounds: Positive = Field(
@@ -62,8 +67,9 @@ class PruneRecipe(DistillationRecipe):
         if len(targets) > 1 or (targets and shares):
             raise ValueError(f"give shares (`heads`, `neurons`) or one target, found {', '.join([*shares, *targets])}")
         layers = (self.layers, self.encoder_layers, self.decoder_layers)
-        if not targets and self.heads == self.neurons == 0 and not any(each is not None for each in layers):
-            raise ValueError("nothing is removed: give `heads` or `neurons` a share, or leave `prune` out")
+        kept = not self.width and all(each is None for each in layers)
+        if not targets and self.heads == self.neurons == 0 and kept:
+            raise ValueError("nothing is removed: give `heads`, `neurons` or `width` a share, or leave `prune` out")
         return self
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedTokenizerBase
 
+from distill.channels import CHANNELS_KEY
 from distill.checkpoint import computed, from_pretrained, load_strictly, open_checkpoint
 from distill.config_file import config_from, first_line, read_config
 from distill.errors import CheckpointError, RecipeError
@@ -37,7 +38,7 @@ def load_seq2seq(folder: Path) -> nn.Module:
     open_checkpoint(folder)
     config = read_config(folder / "config.json")
     _expect_known(config, folder)
-    if hasattr(config, SIZES_KEY) or hasattr(config, RANKS_KEY):
+    if any(hasattr(config, key) for key in (SIZES_KEY, CHANNELS_KEY, RANKS_KEY)):
         return _smaller(config, folder)
     model, gaps = from_pretrained(AutoModelForSeq2SeqLM, folder)
     bad = sorted(key for key in gaps if not key.endswith(COMPUTED))
@@ -55,7 +56,6 @@ def _smaller(config: Any, folder: Path) -> nn.Module:
         CheckpointError: weights and config do not fit, or a file cannot be read.
     """
     model = _from_config(config)
-    resize(model)
     load_strictly(model, folder)
     if (folder / GENERATION).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -63,15 +63,17 @@ def _smaller(config: Any, folder: Path) -> nn.Module:
 
 
 def _from_config(config: Any) -> Any:
-    """A model with random weights.
+    """A model with random weights, as small as its config says.
 
     Raises:
         CheckpointError: no such model can be built.
     """
     try:
-        return AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+        model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # each architecture complains in its own way
         raise CheckpointError("no encoder-decoder can be built from the config", [first_line(error)]) from error
+    resize(model)
+    return model
 
 
 def _expect_known(config: Any, where: object) -> None:

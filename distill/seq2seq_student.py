@@ -10,9 +10,9 @@ from typing import Any, cast
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
-from distill.layer_sizes import apply_sizes, choose_sizes
+from distill.layer_sizes import choose_sizes
 from distill.layers import model_config
-from distill.low_rank import whole
+from distill.low_rank import resize, whole
 from distill.models import chosen_layers
 from distill.recipe import StudentRecipe
 from distill.seq2seq import build_seq2seq, load_seq2seq
@@ -71,7 +71,7 @@ def copied_seq2seq(teacher: nn.Module, encoder_layers: Layers, decoder_layers: L
         config.num_hidden_layers = len(encoder)
     choose_sizes(config, [*encoder, *(totals[0] + layer for layer in decoder)])
     student = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
-    apply_sizes(student)
+    resize(student)
     weights = teacher.state_dict()
     student.load_state_dict({key: weights[_source(key, kept, weights)] for key in student.state_dict()})
     student.tie_weights()

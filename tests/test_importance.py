@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional
 from translation_models import MODELS, VOCABULARY, tiny_translator
 
-from compress.pruning.importance import Scores, importance
+from compress.pruning.importance import Scores, channel_importance, importance
 from distill.layers import layers
+from distill.stream import stream
 
 GOLD = torch.tensor([0, 1, 2])
 
@@ -124,3 +125,62 @@ def test_measuring_leaves_no_trace() -> None:
 
 def test_without_rows_everything_is_equally_important() -> None:
     assert all(not layer["heads"].any() for layer in importance(tiny_model("bert"), [], row_loss))
+
+
+def read_by_nobody(model: nn.Module, channel: int) -> None:
+    """Weights with which no map reads a channel; output matrices are untied from the tables."""
+    with torch.no_grad():
+        for reader in stream(model).readers:
+            reader.weight = nn.Parameter(reader.weight.detach().clone())
+            reader.weight[:, channel] = 0
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *MODELS])
+@pytest.mark.parametrize("measure", ["taylor", "fisher"])
+def test_channels_that_nobody_reads_have_no_importance(kind: str, measure: Any) -> None:
+    model = tiny_model(kind) if kind in KINDS else tiny_translator(kind)
+    read_by_nobody(model, 5)
+    found = (
+        channel_importance(model, batches(), row_loss, measure)
+        if kind in KINDS
+        else channel_importance(model, [pairs()], word_losses, measure)
+    )
+    assert found.shape == (16,) and found[5] == 0
+    assert (found[[each for each in range(16) if each != 5]] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["bert", "marian"])
+def test_importance_of_a_channel_is_the_slope_of_the_loss(kind: str) -> None:
+    """|dL/dgate| of one row, against the loss measured with every map reading a little less of one channel."""
+    model, step = (tiny_model(kind) if kind in KINDS else tiny_translator(kind)).double(), 1e-6
+    row = {key: value[:1] for key, value in (batches()[0] if kind in KINDS else pairs()).items()}
+    loss = row_loss if kind in KINDS else word_losses
+    found = channel_importance(model, [row], loss)
+    before = loss(model, row)
+    with torch.no_grad():
+        for reader in stream(model).readers:
+            reader.weight = nn.Parameter(reader.weight.detach().clone())
+            reader.weight[:, 3] *= 1 - step
+    assert found[3].item() == pytest.approx(((before - loss(model, row)) / step).abs().item(), rel=1e-3, abs=1e-6)
+
+
+def test_the_size_of_a_channel_by_hand() -> None:
+    model: Any = tiny_translator("marian")
+    found = stream(model)
+    with torch.no_grad():
+        for module in (*found.tables, *found.readers, *found.writers):
+            module.weight.zero_()  # type: ignore[operator, union-attr]
+        model.lm_head.weight[7, 2] = 2.0  # the shared table: once
+        layers(model)[0].heads.into[0].weight[0, 2] = 4.0
+        layers(model)[4].neurons.out.weight[2, 1] = 4.0
+        layers(model)[4].neurons.out.bias[3] = 1.0  # a bias does not count
+    assert channel_importance(model, [], word_losses, "magnitude").tolist() == [0, 0, 6, *[0] * 13]
+
+
+def test_importance_of_channels_is_a_mean_over_rows_and_leaves_no_trace() -> None:
+    model = tiny_model("bert")
+    before = answer(model, tiny_batch())
+    one, three = (channel_importance(model, batches(rows), row_loss, "fisher") for rows in (1, 3))
+    assert torch.allclose(one, three, rtol=1e-4, atol=1e-6)
+    assert torch.equal(answer(model, tiny_batch()), before)
+    assert all(not module._forward_pre_hooks for module in model.modules())

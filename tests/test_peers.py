@@ -114,7 +114,7 @@ def test_a_peer_that_is_missing_is_named(
             peers_of(lacking, ["openvino"], ["a text"], tmp_path)
 
 
-@pytest.mark.parametrize("key", ["potstill_ranks", "potstill_layer_sizes"])
+@pytest.mark.parametrize("key", ["potstill_ranks", "potstill_layer_sizes", "potstill_channels"])
 def test_a_peer_that_cannot_build_smaller_layers_is_named(
     key: str, translator: list[Candidate], tmp_path: Path
 ) -> None:

@@ -15,13 +15,15 @@ from tiny_models import KINDS, LABELS, answer, tiny_batch, tiny_model
 from translation_models import MODELS, TASK, tiny_translator, toy_translation_tokenizer
 
 from compress.pruning import cost
-from compress.pruning.importance import importance
-from compress.pruning.prune import prune, prune_within, whole_cost
+from compress.pruning.importance import channel_importance, importance
+from compress.pruning.prune import prune, prune_width, prune_within, whole_cost
+from distill.channels import CHANNELS_KEY
 from distill.checkpoint import save
-from distill.layers import LayerSize, layers
+from distill.layers import LayerSize, layers, model_config
 from distill.models import copied
 from distill.recipe import StudentRecipe
 from distill.seq2seq import load_seq2seq
+from distill.stream import stream
 from distill.task import Task
 from export.seq2seq.export import to_onnx
 
@@ -135,3 +137,24 @@ def test_within_a_budget_of_parameters(kind: str, share: float) -> None:
     free = [size.cross_heads or 1 if kind == "t5-gated" else size.heads for size in sizes]
     assert left <= budget or set(free) == {1}  # neurons, fewer than 32 here, stay
     assert (share == 1.0) == (left == whole)
+
+
+@pytest.mark.parametrize(
+    ("removed", "left"), [(0.0, 16), (0.25, 12), (0.5, 8), (0.99, 1)], ids=["none", "a quarter", "half", "all but one"]
+)
+@pytest.mark.parametrize("kind", ["bert", "marian", "t5"])
+def test_the_channels_that_matter_stay(kind: str, removed: float, left: int) -> None:
+    model = tiny_model(kind) if kind in KINDS else tiny_translator(kind)
+    worth = torch.tensor([3.0, 16, 1, 9, 11, 2, 12, 15, 4, 13, 14, 5, 6, 7, 8, 10])
+    assert prune_width(model, worth, removed) == stream(model).width == left
+    best = sorted(worth.argsort(descending=True)[:left].tolist())
+    assert getattr(model_config(model), CHANNELS_KEY, list(range(16))) == best
+
+
+@pytest.mark.parametrize(("width", "removed", "left"), [(96, 0.25, 64), (96, 0.1, 96), (96, 0.9, 32), (80, 0.4, 64)])
+def test_channels_come_in_multiples_that_processors_like(width: int, removed: float, left: int) -> None:
+    model = tiny_translator("marian", d_model=width)
+    worth = channel_importance(model, [pairs()], word_losses)
+    assert prune_width(model, worth, removed) == left
+    prune(model, importance(model, [pairs()], word_losses), 0.3, 0.0)
+    assert_same_logits(model, to_onnx(model, TASK, 20))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_runs import Project, copy_steps
 from test_steps import opened
-from toy_translation import TRAINING, write_translation_project
+from toy_translation import MARIAN, TRAINING, write_translation_project
 
 from compress import steps
 from distill.checkpoint import load_model
@@ -20,8 +20,11 @@ from distill.layers import layers
 from distill.recipe import PruneRecipe
 from distill.seq2seq import load_seq2seq
 from distill.steps import Run, run_label, run_student, run_teach
+from distill.stream import stream
 from export.bundle import read_bundle
-from export.runtime import Translator, load_as
+from export.runtime import Predictor, Translator, load_as
+
+WIDE: dict[str, Any] = {"config": {**MARIAN, "d_model": 64}, "training": TRAINING}
 
 
 def pruned(run_: Run) -> dict[str, Any]:
@@ -69,6 +72,43 @@ def test_in_rounds_with_a_training_behind_each(project: Project, finished_run: P
     assert stages == {"prune-1", "prune-2"}
 
 
+def wide_student(project: Project, finished_run: Path, folder: Path, **prune: Any) -> Run:
+    """A student of random weights, 64 wide."""
+    config = json.loads((finished_run / "teacher" / "config.json").read_text())
+    path = folder.parent / "config.json"
+    path.write_text(json.dumps({**config, "hidden_size": 64, "initializer_range": 0.2}))
+    copy_steps(finished_run, folder, "teacher", "signals")
+    student = {"config": str(path), "training": None}
+    run_ = opened(project, folder, student=student, prune={"importance_examples": 16, **prune})
+    run_student(run_)
+    return run_
+
+
+def test_width_in_rounds_besides_heads(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    training = {"num_train_epochs": 2, "learning_rate": 0.001, "bf16": False}
+    run_ = wide_student(
+        project, finished_run, tmp_path / "run", width=0.5, heads=0.5, neurons=0.0, rounds=2, training=training
+    )
+    result = pruned(run_)
+    smaller = load_model(run_.folder / "pruned")
+    assert (result["width_before"], result["width"]) == (64, 32) and stream(smaller).width == 32
+    assert sum(layer.size.heads for layer in layers(smaller)) == 8
+    steps.run_export(run_, "pruned", "fp32")
+    bundle = read_bundle(run_.folder / "fp32")
+    assert bundle.details["parity"]["max_abs"] < 1e-4
+    assert load_as(Predictor, run_.folder / "fp32")(["a fine film"])
+
+
+@pytest.mark.parametrize("target", [{"parameters": 0.9}, {"heads": 0.0, "neurons": 0.0}])
+def test_width_with_a_target_and_alone(
+    target: dict[str, float], project: Project, finished_run: Path, tmp_path: Path
+) -> None:
+    run_ = wide_student(project, finished_run, tmp_path / "run", width=0.4, training=None, **target)
+    result = pruned(run_)
+    assert result["width"] == 32
+    assert (result["layers"] == result["layers_before"]) == ("heads" in target)
+
+
 def test_to_a_speed(project: Project, finished_run: Path, tmp_path: Path) -> None:
     """The graph of 4 tiny layers: whole layers are what time is made of."""
     run_ = from_teacher(project, finished_run, tmp_path / "run", layers=1, speedup=1.05, length=16, training=None)
@@ -84,10 +124,10 @@ def test_a_speed_out_of_reach(project: Project, finished_run: Path, tmp_path: Pa
 
 def test_a_translation_student_is_pruned_exported_and_quantized(tmp_path: Path) -> None:
     prune = {
-        "encoder_layers": 1, "heads": 0.25, "neurons": 0.5, "importance": "fisher", "importance_examples": 24,
-        "training": TRAINING,
+        "encoder_layers": 1, "heads": 0.25, "neurons": 0.5, "width": 0.4, "importance": "fisher",
+        "importance_examples": 24, "training": TRAINING,
     }  # fmt: skip
-    project = write_translation_project(tmp_path / "toy", prune=prune)
+    project = write_translation_project(tmp_path / "toy", prune=prune, teacher=WIDE)
     run_ = opened(project, tmp_path / "run", quantize={"max_drop": 100, "margin": 100})
     for make in (run_teach, run_label, run_student):
         make(run_)
@@ -96,6 +136,7 @@ def test_a_translation_student_is_pruned_exported_and_quantized(tmp_path: Path) 
     smaller = load_seq2seq(run_.folder / "pruned")
     assert [layer.size.to_json() for layer in layers(smaller)] == result["layers"]
     assert result["layers"] != result["layers_before"]
+    assert stream(smaller).width == result["width"] == 32 and result["width_before"] == 64
     steps.run_export(run_, "pruned", "fp32")
     assert run_.recipe.quantize is not None
     steps.run_quantize(run_, run_.recipe.quantize)
@@ -105,3 +146,4 @@ def test_a_translation_student_is_pruned_exported_and_quantized(tmp_path: Path) 
 
 def test_defaults_are_shares() -> None:
     assert PruneRecipe().heads is None and PruneRecipe(speedup=2.0).neurons is None
+    assert PruneRecipe().width == 0 and PruneRecipe(width=0.5, speedup=2.0).width == 0.5

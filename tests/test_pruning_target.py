@@ -32,7 +32,7 @@ def test_nothing_goes_where_it_is_fast_enough() -> None:
 
 
 def test_a_speed_that_is_out_of_reach() -> None:
-    with pytest.raises(RecipeError, match=r"2\.50 times as fast, 3 were asked for; remove layers, too"):
+    with pytest.raises(RecipeError, match=r"2\.50 times as fast, 3 were asked for; remove layers or width, too"):
         _largest_share(lambda part: 2.5 - part, 3.0)
 
 

@@ -1,19 +1,21 @@
-"""Removing layers, attention heads and feed-forward neurons for real: every matrix gets smaller."""
+"""Removing heads, neurons and channels of the residual stream for real: every matrix gets smaller."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from compress.pruning.choose import Block, Kept, choose, choose_within
 from compress.pruning.cost import Costs
 from compress.pruning.importance import Scores
+from distill.channels import keep_channels
 from distill.layer_sizes import record_sizes
 from distill.layers import Layer, LayerSize, layers
 
 ROUND = 32
-"""Neurons stay in multiples of this: matrices of odd sizes are slow."""
+"""Neurons and channels stay in multiples of this: matrices of odd sizes are slow."""
 HEADS = ("heads", "cross_heads")
 
 
@@ -38,6 +40,17 @@ def prune(model: nn.Module, scores: Sequence[Scores], heads: float, neurons: flo
         for (number, kind), units in zip(places, chosen, strict=True):
             kept[number][kind] = units
     return _keep(model, found, kept)
+
+
+def prune_width(model: nn.Module, scores: torch.Tensor, removed: float) -> int:
+    """Remove this share of the residual stream's channels in place, and return how many are left.
+
+    `scores` `(channels,)` say what each is worth. The config records which ones stay.
+    """
+    (kept,) = choose([scores], removed, ROUND)
+    if len(kept) < len(scores):
+        keep_channels(model, kept)
+    return len(kept)
 
 
 def prune_within(model: nn.Module, scores: Sequence[Scores], costs: Sequence[Costs], budget: float) -> list[LayerSize]:

@@ -1,4 +1,4 @@
-"""Pruning as a recipe says: layers first, then heads and neurons in rounds, with a recovery behind each."""
+"""Pruning as a recipe says: layers first, then channels, heads and neurons in rounds, with a recovery behind each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from compress.pruning import cost
 from compress.pruning.fewer_layers import fewer_layers
-from compress.pruning.importance import importance
-from compress.pruning.prune import prune, prune_within, whole_cost
+from compress.pruning.importance import channel_importance, importance
+from compress.pruning.prune import prune, prune_width, prune_within, whole_cost
 from compress.pruning.speed import milliseconds, speedup_over
 from compress.pruning.target import prune_to_speed
 from distill.layers import layers
 from distill.opened import Manifest, Run
 from distill.recipe import PruneRecipe
+from distill.stream import stream
 from distill.tasks import KINDS
 
 HEADS, NEURONS = 0.25, 0.5
@@ -40,17 +41,23 @@ def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokeni
         RecipeError: what the recipe wants removed cannot go, or does not make the model fast enough.
     """
     goal = _goal(opened, recipe, model)
-    before = [layer.size.to_json() for layer in layers(model)]
+    before, width = [layer.size.to_json() for layer in layers(model)], stream(model).width
     model, kept = fewer_layers(model, recipe)
     kind = KINDS[opened.dataset.task.kind]
     batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
     loss, result = kind.row_loss(recipe), dict[str, Any]()
     for number in range(1, recipe.rounds + 1):
-        goal(model, importance(model, batches, loss, recipe.importance), number)
+        scores = importance(model, batches, loss, recipe.importance)
+        if recipe.width:
+            left = width * (1 - recipe.width) ** (number / recipe.rounds)
+            worth = channel_importance(model, batches, loss, recipe.importance)
+            prune_width(model, worth, max(0.0, 1 - left / len(worth)))
+        goal(model, scores, number)
         stage = "prune" if recipe.rounds == 1 else f"prune-{number}"
         result = dict(kind.recover(opened, model, tokenizer, _round(recipe), stage))
     sizes = [layer.size.to_json() for layer in layers(model)]
-    return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes})
+    widths = {"width_before": width, "width": stream(model).width}
+    return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes, **widths})
 
 
 def _round(recipe: PruneRecipe) -> PruneRecipe:

@@ -50,7 +50,7 @@ def _largest_share(speedup: Callable[[float], float], wanted: float) -> float:
     if most < wanted:
         raise RecipeError(
             f"prune: with a head and 32 neurons a layer the model is {most:.2f} times as fast, {wanted:g} were asked "
-            "for; remove layers, too (prune.layers), or ask for less"
+            "for; remove layers or width, too (prune.layers, prune.width), or ask for less"
         )
     if speedup(1.0) >= wanted:
         return 1.0
