@@ -50,15 +50,28 @@ class PruneRecipe(DistillationRecipe):
         None, description="in place of shares: the share of the heads' and neurons' parameters that stays"
     )
     length: Positive = Field(64, description="tokens of the text that is timed")
-    importance: Literal["taylor", "fisher", "magnitude"] = Field(
+    importance: Literal["taylor", "fisher", "magnitude", "movement"] = Field(
         "taylor",
         description="what says which heads, neurons and channels go: first-order change of the loss, Fisher "
-        "information, or the size of their weights",
+        "information, the size of their weights, or scores learned in the training, which masks more and more of them "
+        "and ends with all that goes (channels: taylor)",
     )
     importance_examples: Positive = Field(512, description="training rows on which importance is measured")
     rounds: Positive = Field(
         1, description="remove in so many rounds, each with its part of the training's epochs or steps behind it"
     )
+
+    @model_validator(mode="after")
+    def _movement(self) -> PruneRecipe:
+        if self.importance != "movement":
+            return self
+        targets = [name for name in ("speedup", "latency_ms", "parameters") if getattr(self, name) is not None]
+        found = [*targets, *(["rounds"] if self.rounds > 1 else []), *(["training: null"] if not self.training else [])]
+        keys = ("ema_decay", "early_stopping_patience") if self.training else ()
+        found += [f"training.{key}" for key in keys if getattr(self.training, key)]
+        if found:
+            raise ValueError(f"movement takes shares and one training to its end, found {', '.join(found)}")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> PruneRecipe:

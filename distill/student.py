@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from distill.batches import Example, encode
 from distill.data import Dataset
@@ -32,6 +32,7 @@ def distil(
     seed: int,
     stage: str = "student",
     report: Report = silent,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> Mapping[str, Any]:
     """Train `student` in place towards the teacher's logits and the labels; its best weights on validation stay.
 
@@ -53,6 +54,7 @@ def distil(
         partial(_loss, temperature=recipe.temperature, alpha=recipe.alpha),
         dataset.task,
         seed,
+        watchers=watchers,
     )
     with rounded(student) if recipe.quantization_aware else nullcontext():
         return train(student, tokenizer, course, recipe.training, work, report)

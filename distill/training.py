@@ -53,7 +53,8 @@ OWN = (
 class Course:
     """What a model is trained on: `loss(logits, labels, what the teacher says or None)` over rows.
 
-    Validation rows are what classifiers are judged by; what translates is judged by `judge`.
+    Validation rows are what classifiers are judged by; what translates is judged by `judge`. `watchers`
+    follow the training step by step.
     """
 
     stage: str
@@ -63,6 +64,7 @@ class Course:
     task: Task
     seed: int
     judge: Judge | None = None
+    watchers: Sequence[TrainerCallback] = ()
 
 
 def train(
@@ -90,7 +92,7 @@ def train(
     patience = Patience(recipe.early_stopping_patience)
     with StopSignals() as stop:
         watchers = [Guard(stop, loop, recipe.save_total_limit), patience, Journal(course.stage, work, report)]
-        for callback in [*watchers, *_tensorboard(recipe, course.stage, work, start)]:
+        for callback in [*course.watchers, *watchers, *_tensorboard(recipe, course.stage, work, start)]:
             loop.add_callback(callback)
         with fast_attention(model, bf16=loop.args.bf16 and course.judge is not None):
             _run(loop, start, patience, recipe, course.task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from distill import processes
 from distill.batches import Example
@@ -53,7 +53,7 @@ def teach_pairs(
     split = dataset.splits["train"]
     rows = encode_pairs(tokenizer, split.texts, split.targets or (), dataset.task)
     loss = partial(word_loss, temperature=1.0, alpha=0.0, smoothing=recipe.label_smoothing_factor)
-    return _trained("teach", model, tokenizer, rows, loss, dataset, recipe, work, seed, report)
+    return _trained("teach", model, tokenizer, rows, loss, dataset, recipe, work, seed, report, ())
 
 
 def distil_pairs(
@@ -66,6 +66,7 @@ def distil_pairs(
     seed: int,
     stage: str = "student",
     report: Report = silent,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> Mapping[str, Any]:
     """Train `student` in place on the teacher's translations, on the data's own, or on both (`recipe.targets`).
 
@@ -82,7 +83,7 @@ def distil_pairs(
     rows = learned_rows(tokenizer, dataset, found, recipe)
     smoothing = recipe.training.label_smoothing_factor
     loss = partial(word_loss, temperature=recipe.temperature, alpha=recipe.alpha, smoothing=smoothing)
-    result = _trained(stage, student, tokenizer, rows, loss, dataset, recipe.training, work, seed, report)
+    result = _trained(stage, student, tokenizer, rows, loss, dataset, recipe.training, work, seed, report, watchers)
     return {**result, "pairs": len(rows)}
 
 
@@ -97,11 +98,12 @@ def _trained(
     work: Path,
     seed: int,
     report: Report,
+    watchers: Sequence[TrainerCallback],
 ) -> Mapping[str, Any]:
     """Train on rows, and say how validation was scored."""
     task, validation = dataset.task, dataset.splits["validation"]
     judge = judge_of(tokenizer, validation, task, recipe.tokens_per_batch)
-    course = Course(stage, rows, (), loss, task, seed, judge)
+    course = Course(stage, rows, (), loss, task, seed, judge, watchers)
     result = train(model, tokenizer, course, recipe, work, report)
     return {**result, "signature": corpus_score(task.metric, ["a"], ["a"], task.target_language)[1]}
 

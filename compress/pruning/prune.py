@@ -27,6 +27,11 @@ def prune(model: nn.Module, scores: Sequence[Scores], heads: float, neurons: flo
     Heads for which something else is made stay, too.
     """
     found = layers(model)
+    return _keep(model, found, chosen(found, scores, heads, neurons))
+
+
+def chosen(found: Sequence[Layer], scores: Sequence[Scores], heads: float, neurons: float) -> list[dict[str, Kept]]:
+    """What stays of each layer when these shares go, by kind; a kind that is not named stays whole."""
     wanted = {"heads": (heads, 1), "cross_heads": (heads, 1), "neurons": (neurons, ROUND)}
     alone = found[-1].cross_heads is None and len(found) > 1
     spared = (len(found) - 1, "neurons") if alone else None
@@ -36,10 +41,10 @@ def prune(model: nn.Module, scores: Sequence[Scores], heads: float, neurons: flo
         if not share:
             continue
         places = [place for place in free(found) if place[1] in kinds and place != spared]
-        chosen = choose([scores[number][kind] for number, kind in places], share, multiple)
-        for (number, kind), units in zip(places, chosen, strict=True):
+        stay = choose([scores[number][kind] for number, kind in places], share, multiple)
+        for (number, kind), units in zip(places, stay, strict=True):
             kept[number][kind] = units
-    return _keep(model, found, kept)
+    return kept
 
 
 def prune_width(model: nn.Module, scores: torch.Tensor, removed: float) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from compress.pruning import cost
 from compress.pruning.fewer_layers import fewer_layers
 from compress.pruning.importance import channel_importance, importance
+from compress.pruning.movement import moving
 from compress.pruning.prune import prune, prune_width, prune_within, whole_cost
 from compress.pruning.speed import milliseconds, speedup_over
 from compress.pruning.target import prune_to_speed
@@ -47,17 +50,35 @@ def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokeni
     batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
     loss, result = kind.row_loss(recipe), dict[str, Any]()
     for number in range(1, recipe.rounds + 1):
-        scores = importance(model, batches, loss, recipe.importance)
+        measured = None if recipe.importance == "movement" else importance(model, batches, loss, recipe.importance)
         if recipe.width:
-            left = width * (1 - recipe.width) ** (number / recipe.rounds)
-            worth = channel_importance(model, batches, loss, recipe.importance)
-            prune_width(model, worth, max(0.0, 1 - left / len(worth)))
-        goal(model, scores, number)
-        stage = "prune" if recipe.rounds == 1 else f"prune-{number}"
-        result = dict(kind.recover(opened, model, tokenizer, _round(recipe), stage))
+            measure = "taylor" if recipe.importance == "movement" else recipe.importance
+            _narrow(model, channel_importance(model, batches, loss, measure), recipe, width, number)
+        recover = partial(kind.recover, opened, model, tokenizer, _round(recipe))
+        if measured is None:
+            result = _by_movement(model, recipe, recover)
+        else:
+            goal(model, measured, number)
+            result = dict(recover("prune" if recipe.rounds == 1 else f"prune-{number}"))
     sizes = [layer.size.to_json() for layer in layers(model)]
     widths = {"width_before": width, "width": stream(model).width}
     return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes, **widths})
+
+
+def _narrow(model: nn.Module, scores: torch.Tensor, recipe: PruneRecipe, width: int, number: int) -> None:
+    """Remove a round's part of the `width` channels that were there."""
+    left = width * (1 - recipe.width) ** (number / recipe.rounds)
+    prune_width(model, scores, max(0.0, 1 - left / len(scores)))
+
+
+def _by_movement(model: nn.Module, recipe: PruneRecipe, recover: Callable[..., Manifest]) -> dict[str, Any]:
+    """Learn in the recovery which heads and neurons go, and remove them behind it."""
+    heads, neurons = _shares(recipe)
+    with moving(model, heads, neurons) as movement:
+        result = recover("prune", (movement,))
+        scores = movement.scores
+    prune(model, scores, heads, neurons)
+    return dict(result)
 
 
 def _round(recipe: PruneRecipe) -> PruneRecipe:
@@ -104,10 +125,15 @@ def _parameters_goal(recipe: PruneRecipe, share: float) -> Goal:
 
 def _shares_goal(recipe: PruneRecipe) -> Goal:
     """So many of the heads and neurons go."""
-    shares = HEADS if recipe.heads is None else recipe.heads, NEURONS if recipe.neurons is None else recipe.neurons
+    shares = _shares(recipe)
 
     def to_shares(model: nn.Module, scores: Sequence[Mapping[str, Any]], number: int) -> object:
         heads, neurons = (1 - (1 - share) ** (1 / recipe.rounds) for share in shares)
         return prune(model, scores, heads, neurons)
 
     return to_shares
+
+
+def _shares(recipe: PruneRecipe) -> tuple[float, float]:
+    """The shares of heads and neurons that go."""
+    return HEADS if recipe.heads is None else recipe.heads, NEURONS if recipe.neurons is None else recipe.neurons

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from distill.batches import Batch, RowLoss
 from distill.opened import Manifest, Run
@@ -17,6 +17,21 @@ from distill.tasks import classification, translation
 
 Settings = Callable[[Recipe], Mapping[str, Any]]
 Make = Callable[[Run, Path], Manifest]
+
+
+class Recover(Protocol):
+    """Distils a model again after, or while, it is made smaller."""
+
+    def __call__(
+        self,
+        opened: Run,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: DistillationRecipe,
+        stage: str,
+        watchers: Sequence[TrainerCallback] = (),
+    ) -> Manifest:
+        """Train `model` in place; `watchers` follow the training."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Kind:
     load: Callable[[Path], tuple[nn.Module, PreTrainedTokenizerBase]]
     asked_batches: Callable[[Run, nn.Module, PreTrainedTokenizerBase, DistillationRecipe, int], list[Batch]]
     row_loss: Callable[[DistillationRecipe], RowLoss]
-    recover: Callable[[Run, nn.Module, PreTrainedTokenizerBase, DistillationRecipe, str], Manifest]
+    recover: Recover
     together: bool
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from distill import files, signals
 from distill.batches import ASKED_AT_ONCE, Batch, RowLoss, chunks, collate, drawn, encode
@@ -135,8 +135,15 @@ def row_loss(recipe: DistillationRecipe) -> RowLoss:
 
 
 def recover(
-    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, stage: str
+    opened: Run,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: DistillationRecipe,
+    stage: str,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> Manifest:
-    """Distil again after a model was made smaller, in place."""
+    """Distil again after, or while, a model is made smaller, in place."""
     found, work = signals.read(opened.folder / "signals"), opened.work(stage)
-    return distil(model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report)
+    return distil(
+        model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report, watchers
+    )

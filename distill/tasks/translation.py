@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from distill import files, processes, translations
 from distill.batches import ASKED_AT_ONCE, Batch, RowLoss, chunks, drawn
@@ -211,12 +211,19 @@ def row_loss(recipe: DistillationRecipe) -> RowLoss:
 
 
 def recover(
-    opened: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe, stage: str
+    opened: Run,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: DistillationRecipe,
+    stage: str,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> Manifest:
-    """Distil again after a model was made smaller, in place."""
+    """Distil again after, or while, a model is made smaller, in place."""
     set_languages(model, tokenizer, opened.dataset.task)
     found, work = _signals(opened, tokenizer, recipe), opened.work(stage)
-    return distil_pairs(model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report)
+    return distil_pairs(
+        model, tokenizer, opened.dataset, found, recipe, work, opened.recipe.seed, stage, opened.report, watchers
+    )
 
 
 def _signals(opened: Run, tokenizer: PreTrainedTokenizerBase, recipe: DistillationRecipe) -> Translations | None:
