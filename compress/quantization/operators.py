@@ -86,7 +86,7 @@ class Int8(Fused):
     def multiply(self, states: str, name: str) -> str:
         """States times an int8 weight, plus its bias."""
         if name in self.left_float:
-            return super().product(states, name)
+            return super().multiply(states, name)
         weight = self._stored(f"{name}.weight", axis=0)
         bias = f"{name}.bias"
         found = self.write.weight(bias) if bias in self.write.weights else ""
