@@ -14,8 +14,10 @@ from compress.pruning import cost
 from compress.pruning.fewer_layers import fewer_layers
 from compress.pruning.importance import importance
 from compress.pruning.prune import prune, prune_within, whole_cost
+from compress.pruning.sparse import Masks, masked, masks, zeros
 from compress.pruning.speed import milliseconds, speedup_over
 from compress.pruning.target import prune_to_speed
+from distill.batches import Batch
 from distill.layers import layers
 from distill.opened import Manifest, Run
 from distill.recipe import PruneRecipe
@@ -45,12 +47,23 @@ def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokeni
     kind = KINDS[opened.dataset.task.kind]
     batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
     loss, result = kind.row_loss(recipe), dict[str, Any]()
+    chosen: Masks = {}
     for number in range(1, recipe.rounds + 1):
         goal(model, importance(model, batches, loss, recipe.importance), number)
         stage = "prune" if recipe.rounds == 1 else f"prune-{number}"
-        result = dict(kind.recover(opened, model, tokenizer, _round(recipe), stage))
+        chosen = _zeroed(model, opened, batches, recipe) if number == recipe.rounds else {}
+        with masked(model, chosen):
+            result = dict(kind.recover(opened, model, tokenizer, _round(recipe), stage))
     sizes = [layer.size.to_json() for layer in layers(model)]
-    return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes})
+    sparse = {"zeros": zeros(chosen)} if chosen else {}
+    return Pruned(model, {**result, **sparse, "kept_layers": kept, "layers_before": before, "layers": sizes})
+
+
+def _zeroed(model: nn.Module, opened: Run, batches: Sequence[Batch], recipe: PruneRecipe) -> Masks:
+    """Which weights stay, by their size and, for classifiers, that of what they are multiplied with."""
+    if recipe.sparsity is None:
+        return {}
+    return masks(model, batches if opened.dataset.task.kind == "classification" else (), recipe.sparsity)
 
 
 def _round(recipe: PruneRecipe) -> PruneRecipe:
