@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,15 +20,16 @@ from bench.candidates import from_folder
 from bench.measure import Plan, Progress, measure, write_all
 from compress import steps
 from compress.compression_goals import goals
+from compress.low_rank.step import run_factorise
 from compress.quantization.quantize import REJECTED, quantize
-from compress.variants import variant
+from compress.variants import Changes, variant
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.config_file import read_config
 from distill.errors import GateError, RecipeError
 from distill.files import write_text
 from distill.progress import Bars
-from distill.recipe import BenchRecipe, QuantizeRecipe, Recipe
+from distill.recipe import BenchRecipe, PruneRecipe, QuantizeRecipe, Recipe
 from distill.report import REPORT_FILE, Report, merge, read_report
 from distill.sources import default_cache
 from distill.steps import Run, open_run, run_label, run_student, run_teach
@@ -39,10 +40,15 @@ CELLS = BenchRecipe(batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,))
 
 @dataclass(frozen=True)
 class Method:
-    """A way of pruning: what it changes in a recipe's `prune` section; `fewer`: the recipe's student's layers stay."""
+    """A way of making a teacher smaller: keys of the section `prune`, or of `factorise`.
+
+    How they learn from the teacher again stands in the recipe's own `prune` section. `fewer`: of the teacher's layers
+    those of the recipe's student stay.
+    """
 
     name: str
-    prune: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    section: Literal["prune", "factorise"] = "prune"
     fewer: bool = False
 
 
@@ -51,10 +57,10 @@ FREE = MappingProxyType({"heads": None, "neurons": None, "importance": "fisher"}
 METHODS = (
     Method("fewer layers", NOTHING, fewer=True),
     Method("fewer layers, int8 in training", {**NOTHING, "quantization_aware": True}, fewer=True),
-    Method("heads and neurons, 2x", {**FREE, "speedup": 2.0}),
     Method("fewer layers, 3x", {**FREE, "speedup": 3.0}, fewer=True),
-    Method("heads and neurons, 3x", {**FREE, "speedup": 3.0}),
+    Method("heads and neurons, 2x", {**FREE, "speedup": 2.0}),
     Method("heads and neurons by magnitude, 2x", {**FREE, "speedup": 2.0, "importance": "magnitude"}),
+    Method("low rank", {"parameters": 0.4}, "factorise"),
 )
 QUANTIZED = ("fewer layers", "fewer layers, int8 in training")
 """The methods whose models are also quantized, in every way."""
@@ -69,7 +75,7 @@ def classification(
         run_teach(opened)
         run_label(opened)
         steps.run_export(opened, "teacher", "teacher-fp32")
-        made = {method.name: _pruned(opened, method) for method in methods}
+        made = {method.name: _made(opened, method) for method in methods}
         cells = CELLS.model_copy(update={"seconds_per_cell": seconds})
         own = [from_folder(folder / "teacher-fp32", f"{recipe.name} teacher")]
         own += [from_folder(each.folder / "fp32", f"{recipe.name} {name}") for name, each in made.items()]
@@ -78,17 +84,30 @@ def classification(
     return reduce(merge, found)
 
 
-def _pruned(opened: Run, method: Method) -> Run:
+def _made(opened: Run, method: Method) -> Run:
     """One method's run up to its fp32 bundle."""
-    layers = {"layers": opened.recipe.student.layers} if method.fewer else {}
-    student = {"layers": _all_layers(opened), "training": None}
     place = method.name.replace(",", "").replace(" ", "-")
-    made = variant(opened, place, {"student": student, "prune": {**method.prune, **layers}})
+    made = variant(opened, place, _changes(opened, method))
     run_student(made)
-    assert made.recipe.prune is not None
-    steps.run_prune(made, made.recipe.prune)
-    steps.run_export(made, "pruned", "fp32")
+    if made.recipe.prune is not None:
+        steps.run_prune(made, made.recipe.prune)
+    if made.recipe.factorise is not None:
+        run_factorise(made, made.recipe.factorise)
+    steps.run_export(made, steps.last_checkpoint(made), "fp32")
     return made
+
+
+def _changes(opened: Run, method: Method) -> Changes:
+    """What a method changes in the recipe: its student is the teacher itself, which is made smaller and recovers."""
+    student = {"layers": _all_layers(opened), "training": None}
+    if method.section == "prune":
+        layers = {"layers": opened.recipe.student.layers} if method.fewer else {}
+        return {"student": student, "prune": {**method.changes, **layers}}
+    own = (opened.recipe.prune or PruneRecipe()).model_dump(mode="json", include=set(RECOVERY))
+    return {"student": student, "prune": None, "factorise": {**own, **method.changes}}
+
+
+RECOVERY = ("temperature", "alpha", "training")
 
 
 def _all_layers(opened: Run) -> int:

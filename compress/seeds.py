@@ -6,10 +6,8 @@ distillation gains is the difference between the two. Everything is scored once,
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from bench.markdown import table
 from bench.tasks.classification import answer, texts_of
 from compress import steps
 from compress.low_rank.step import run_factorise
+from compress.variants import variant
 from distill import files, run
 from distill.command import HELP, RECIPE, Options, call, load_recipe, quiet_libraries, set_up_logging
 from distill.environment import cores
@@ -92,16 +91,8 @@ def _quantize(opened: Run) -> None:
 
 def _twin(opened: Run) -> Run:
     """The same run with alpha 0, on the same teacher and signals."""
-    folder = opened.folder / "labels-alone"
-    for name in ("teacher", "signals"):
-        if not (folder / name).is_dir():
-            shutil.copytree(opened.folder / name, folder / name, copy_function=os.link)
-    recipe = opened.recipe
-    student = recipe.student.model_copy(update={"alpha": 0.0})
-    prune = recipe.prune and recipe.prune.model_copy(update={"alpha": 0.0})
-    factorise = recipe.factorise and recipe.factorise.model_copy(update={"alpha": 0.0})
-    changes = {"student": student, "prune": prune, "factorise": factorise}
-    return replace(opened, folder=folder, recipe=recipe.model_copy(update=changes))
+    learning = ("student", "prune", "factorise")
+    return variant(opened, "labels-alone", {name: {"alpha": 0.0} for name in learning if getattr(opened.recipe, name)})
 
 
 def _scores(opened: Run, names: Sequence[str]) -> dict[str, float]:

@@ -11,11 +11,12 @@ from typing import Any
 from distill.recipe import parse
 from distill.steps import Run
 
+Changes = Mapping[str, Mapping[str, Any] | None]
 SHARED = ("teacher", "signals")
 
 
-def variant(opened: Run, name: str, changes: Mapping[str, Mapping[str, Any]]) -> Run:
-    """A run in the folder `name` below another one, with `changes` to sections of its recipe.
+def variant(opened: Run, name: str, changes: Changes) -> Run:
+    """A run in the folder `name` below another one, with `changes` to keys of its recipe's sections; None: no section.
 
     Raises:
         RecipeError: the changed recipe does not fit together.
@@ -25,5 +26,7 @@ def variant(opened: Run, name: str, changes: Mapping[str, Mapping[str, Any]]) ->
         if not (folder / part).is_dir():
             shutil.copytree(opened.folder / part, folder / part, copy_function=os.link)
     sections = opened.recipe.model_dump(mode="json", exclude_defaults=True)
-    changed = {key: {**(sections.get(key) or {}), **values} for key, values in changes.items()}
+    changed = {
+        key: None if values is None else {**(sections.get(key) or {}), **values} for key, values in changes.items()
+    }
     return replace(opened, folder=folder, recipe=parse({**sections, **changed}, name))

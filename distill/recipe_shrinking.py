@@ -50,6 +50,11 @@ class PruneRecipe(DistillationRecipe):
         None, description="in place of shares: the share of the heads' and neurons' parameters that stays"
     )
     length: Positive = Field(64, description="tokens of the text that is timed")
+    sparsity: Share | Literal["2:4"] | None = Field(
+        None,
+        description="of what stays, the share of each output's weights that is set to zero, or two of four neighbours; "
+        "onnxruntime is no faster for it",
+    )
     importance: Literal["taylor", "fisher", "magnitude", "movement"] = Field(
         "taylor",
         description="what says which heads, neurons and channels go: first-order change of the loss, Fisher "
@@ -65,8 +70,12 @@ class PruneRecipe(DistillationRecipe):
     def _movement(self) -> PruneRecipe:
         if self.importance != "movement":
             return self
-        targets = [name for name in ("speedup", "latency_ms", "parameters") if getattr(self, name) is not None]
-        found = [*targets, *(["rounds"] if self.rounds > 1 else []), *(["training: null"] if not self.training else [])]
+        others = ("speedup", "latency_ms", "parameters", "sparsity")
+        found = [
+            *(name for name in others if getattr(self, name) is not None),
+            *(["rounds"] if self.rounds > 1 else []),
+            *(["training: null"] if not self.training else []),
+        ]
         keys = ("ema_decay", "early_stopping_patience") if self.training else ()
         found += [f"training.{key}" for key in keys if getattr(self.training, key)]
         if found:
@@ -80,8 +89,8 @@ class PruneRecipe(DistillationRecipe):
         if len(targets) > 1 or (targets and shares):
             raise ValueError(f"give shares (`heads`, `neurons`) or one target, found {', '.join([*shares, *targets])}")
         layers = (self.layers, self.encoder_layers, self.decoder_layers)
-        kept = not self.width and all(each is None for each in layers)
-        if not targets and self.heads == self.neurons == 0 and kept:
+        others = self.width or any(each is not None for each in (*layers, self.sparsity))
+        if not targets and self.heads == self.neurons == 0 and not others:
             raise ValueError("nothing is removed: give `heads`, `neurons` or `width` a share, or leave `prune` out")
         return self
 

@@ -19,7 +19,11 @@ from distill.progress import silent
 from distill.recipe import parse
 from distill.report import Latency, Quality, Report, Size
 
-FEW = (Method("fewer layers", NOTHING, fewer=True), Method("heads", {**FREE, "parameters": 0.5}))
+FEW = (
+    Method("fewer layers", NOTHING, fewer=True),
+    Method("heads", {**FREE, "parameters": 0.5}),
+    Method("low rank", {"parameters": 0.5}, "factorise"),
+)
 
 
 def test_a_variant_shares_what_the_teacher_said(project: Project, finished_run: Path, tmp_path: Path) -> None:
@@ -44,11 +48,12 @@ def test_classifiers_beside_their_teacher(project: Project, finished_run: Path, 
     quality = {(row.model, row.precision, row.method): row for row in report.quality if row.metric == "accuracy"}
     assert set(quality) == {
         ("toy teacher", "fp32", None), ("toy fewer layers", "fp32", None), ("toy heads", "fp32", None),
+        ("toy low rank", "fp32", None),
         ("toy fewer layers", "int8", "dynamic"), ("toy fewer layers", "int8", "static"),
     }  # fmt: skip
     assert quality["toy fewer layers", "fp32", None].baseline == "toy teacher onnxruntime fp32"
     assert quality["toy fewer layers", "int8", "static"].baseline == "toy fewer layers onnxruntime fp32"
-    assert {row.model for row in report.latency} == {"toy teacher", "toy fewer layers", "toy heads"}
+    assert {row.model for row in report.latency} == {"toy teacher", "toy fewer layers", "toy heads", "toy low rank"}
     made = tmp_path / "run" / "heads" / "pruned" / "run.json"
     before = made.stat().st_mtime_ns
     compression.classification(path, recipe, tmp_path / "run", 0.01, silent, FEW)

@@ -107,6 +107,7 @@ def test_a_training_that_goes_on_masks_what_it_masked() -> None:
     [
         ({"speedup": 2.0}, "speedup"),
         ({"parameters": 0.5}, "parameters"),
+        ({"sparsity": 0.5}, "sparsity"),
         ({"rounds": 2}, "rounds"),
         ({"training": None}, "training: null"),
         ({"training": {"ema_decay": 0.9}}, "training.ema_decay"),

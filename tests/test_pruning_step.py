@@ -109,6 +109,20 @@ def test_width_with_a_target_and_alone(
     assert (result["layers"] == result["layers_before"]) == ("heads" in target)
 
 
+@pytest.mark.parametrize("sparsity", [0.75, "2:4"])
+def test_zeros_stay_zeros_through_the_training(
+    project: Project, finished_run: Path, tmp_path: Path, sparsity: Any
+) -> None:
+    training = {"num_train_epochs": 1, "learning_rate": 0.001, "bf16": False, "ema_decay": 0.9}
+    run_ = from_teacher(
+        project, finished_run, tmp_path / "run", heads=0.0, neurons=0.0, sparsity=sparsity, training=training
+    )
+    share = 0.75 if sparsity == 0.75 else 0.5
+    assert pruned(run_)["zeros"] == pytest.approx(share, abs=0.01)
+    for layer in layers(load_model(run_.folder / "pruned")):
+        assert float((layer.linear("up").weight == 0).float().mean()) == pytest.approx(share, abs=0.01)
+
+
 def test_to_a_speed(project: Project, finished_run: Path, tmp_path: Path) -> None:
     """The graph of 4 tiny layers: whole layers are what time is made of."""
     run_ = from_teacher(project, finished_run, tmp_path / "run", layers=1, speedup=1.05, length=16, training=None)
@@ -125,7 +139,7 @@ def test_a_speed_out_of_reach(project: Project, finished_run: Path, tmp_path: Pa
 def test_a_translation_student_is_pruned_exported_and_quantized(tmp_path: Path) -> None:
     prune = {
         "encoder_layers": 1, "heads": 0.25, "neurons": 0.5, "width": 0.4, "importance": "fisher",
-        "importance_examples": 24, "training": TRAINING,
+        "importance_examples": 24, "sparsity": 0.5, "training": TRAINING,
     }  # fmt: skip
     project = write_translation_project(tmp_path / "toy", prune=prune, teacher=WIDE)
     run_ = opened(project, tmp_path / "run", quantize={"max_drop": 100, "margin": 100})

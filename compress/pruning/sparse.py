@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from distill.errors import CheckpointError, RecipeError
-from distill.layers import stack
+from distill.layers import layers
 
 Batch = Mapping[str, torch.Tensor]
 Masks = Mapping[str, torch.Tensor]
@@ -38,7 +38,7 @@ def masks(
 
     Raises:
         RecipeError: `sparsity` is no share.
-        CheckpointError: the model has no stack of layers.
+        CheckpointError: the architecture has no description.
     """
     if sparsity != "2:4" and not (isinstance(sparsity, float) and 0 <= sparsity < 1):
         raise RecipeError(f'sparsity: expected "2:4" or a share from 0 to below 1, found {sparsity!r}')
@@ -57,8 +57,10 @@ def masks(
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear maps inside of the layers, by name; embeddings and heads lie outside."""
-    prefix, layers = stack(model)
-    return {f"{prefix}.{name}": module for name, module in layers.named_modules() if isinstance(module, nn.Linear)}
+    inside = {id(module) for layer in layers(model) for module in layer.module.modules()}
+    return {
+        name: module for name, module in model.named_modules() if id(module) in inside and isinstance(module, nn.Linear)
+    }
 
 
 def two_of_four(scores: torch.Tensor) -> torch.Tensor:

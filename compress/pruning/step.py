@@ -17,8 +17,10 @@ from compress.pruning.fewer_layers import fewer_layers
 from compress.pruning.importance import channel_importance, importance
 from compress.pruning.movement import moving
 from compress.pruning.prune import prune, prune_width, prune_within, whole_cost
+from compress.pruning.sparse import Masks, masked, masks, zeros
 from compress.pruning.speed import milliseconds, speedup_over
 from compress.pruning.target import prune_to_speed
+from distill.batches import Batch
 from distill.layers import layers
 from distill.opened import Manifest, Run
 from distill.recipe import PruneRecipe
@@ -49,20 +51,24 @@ def prune_and_recover(opened: Run, model: nn.Module, tokenizer: PreTrainedTokeni
     kind = KINDS[opened.dataset.task.kind]
     batches = kind.asked_batches(opened, model, tokenizer, recipe, recipe.importance_examples)
     loss, result = kind.row_loss(recipe), dict[str, Any]()
+    chosen: Masks = {}
     for number in range(1, recipe.rounds + 1):
-        measured = None if recipe.importance == "movement" else importance(model, batches, loss, recipe.importance)
+        scores = None if recipe.importance == "movement" else importance(model, batches, loss, recipe.importance)
         if recipe.width:
             measure = "taylor" if recipe.importance == "movement" else recipe.importance
             _narrow(model, channel_importance(model, batches, loss, measure), recipe, width, number)
         recover = partial(kind.recover, opened, model, tokenizer, _round(recipe))
-        if measured is None:
+        if scores is None:
             result = _by_movement(model, recipe, recover)
-        else:
-            goal(model, measured, number)
+            continue
+        goal(model, scores, number)
+        chosen = _zeroed(model, opened, batches, recipe) if number == recipe.rounds else {}
+        with masked(model, chosen):
             result = dict(recover("prune" if recipe.rounds == 1 else f"prune-{number}"))
     sizes = [layer.size.to_json() for layer in layers(model)]
-    widths = {"width_before": width, "width": stream(model).width}
-    return Pruned(model, {**result, "kept_layers": kept, "layers_before": before, "layers": sizes, **widths})
+    found = {"kept_layers": kept, "layers_before": before, "layers": sizes}
+    found |= {"width_before": width, "width": stream(model).width} | ({"zeros": zeros(chosen)} if chosen else {})
+    return Pruned(model, {**result, **found})
 
 
 def _narrow(model: nn.Module, scores: torch.Tensor, recipe: PruneRecipe, width: int, number: int) -> None:
@@ -79,6 +85,13 @@ def _by_movement(model: nn.Module, recipe: PruneRecipe, recover: Callable[..., M
         scores = movement.scores
     prune(model, scores, heads, neurons)
     return dict(result)
+
+
+def _zeroed(model: nn.Module, opened: Run, batches: Sequence[Batch], recipe: PruneRecipe) -> Masks:
+    """Which weights stay, by their size and, for classifiers, that of what they are multiplied with."""
+    if recipe.sparsity is None:
+        return {}
+    return masks(model, batches if opened.dataset.task.kind == "classification" else (), recipe.sparsity)
 
 
 def _round(recipe: PruneRecipe) -> PruneRecipe:
