@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +17,23 @@ from pydantic import ValidationError
 from test_importance import batches, pairs, row_loss, word_losses
 from test_pruning_step import from_teacher, pruned
 from test_steps import opened
+from test_training import SETTINGS, TASK, by_label, split
 from tiny_models import KINDS, answer, tiny_batch, tiny_model
 from toy_translation import TRAINING, write_translation_project
+from transformers import TrainerCallback
 from translation_models import MODELS, tiny_translator
 
 from compress import steps
 from compress.pruning.movement import SCORES, masked_share, moving
 from compress.pruning.prune import prune
-from distill.checkpoint import load_model
+from distill.batches import encode
+from distill.checkpoint import load_model, load_tokenizer
+from distill.errors import InterruptedRunError
 from distill.layers import layers
-from distill.recipe import PruneRecipe
+from distill.progress import silent
+from distill.recipe import PruneRecipe, TrainingRecipe
 from distill.steps import run_label, run_student, run_teach
+from distill.training import Course, train
 
 NOTHING: Any = None
 
@@ -140,3 +150,36 @@ def test_a_translation_model(tmp_path: Path) -> None:
     result = pruned(run_)
     assert sum(size["heads"] + size.get("cross_heads", 0) for size in result["layers"]) == 12  # of 16
     steps.run_export(run_, "pruned", "fp32")
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    """Asks for a stop at a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "muon"])
+def test_a_training_that_was_cut_off_learns_the_same_scores(tiny_checkpoint: Path, tmp_path: Path, optim: str) -> None:
+    tokenizer = load_tokenizer(tiny_checkpoint)
+    train_rows, validation = (encode(tokenizer, split(rows, rows), TASK) for rows in (48, 32))
+    recipe = TrainingRecipe.model_validate(SETTINGS | {"num_train_epochs": 3, "optim": optim})
+
+    def learned(work: Path, stops: Sequence[int]) -> list[Any]:
+        for step in (*stops, 0):
+            model = load_model(tiny_checkpoint)
+            with moving(model, 0.5, 0.5) as movement:
+                course = Course("prune", train_rows, validation, by_label, TASK, 7, watchers=(movement, Stop(step)))
+                with pytest.raises(InterruptedRunError) if step else nullcontext():
+                    train(model, tokenizer, course, recipe, work, silent)
+                scores = movement.scores
+        return [*(score for each in scores for score in each.values()), *model.state_dict().values()]
+
+    at_once = learned(tmp_path / ".work-a", [])
+    in_parts = learned(tmp_path / ".work-b", [3, 7])
+    assert any(score.any() for score in at_once[:2])
+    assert all(torch.equal(one, other) for one, other in zip(at_once, in_parts, strict=True))
