@@ -49,7 +49,7 @@ class WeightOnly(Int8):
     def multiply(self, states: str, name: str) -> str:
         """States times a weight, plus its bias."""
         if name in self.left_float:
-            return super().product(states, name)
+            return super().multiply(states, name)
         stored = f"{name}.weight"
         outputs, inputs = self.write.weights[stored].shape[::-1]
         bias = f"{name}.bias"
