@@ -140,6 +140,8 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    for name in ("torchao", "torch.utils._pytree"):  # where neural-compressor is installed, about GPUs and classes
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
