@@ -79,6 +79,10 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO if verbose else logging.ERROR)
     logging.getLogger("potstill").setLevel(level)
+    for name in (
+        () if verbose else ("torchao", "torch.utils._pytree")
+    ):  # they speak where neural-compressor is installed
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_recipe(path: Path, chosen: Options) -> Recipe:
@@ -140,8 +144,6 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("torchao", "torch.utils._pytree"):  # where neural-compressor is installed, about GPUs and classes
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def show(value: Mapping[str, Any], as_json: bool, text: str) -> None:

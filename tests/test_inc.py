@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from command_runs import Project, copy_steps
 from onnx import TensorProto, helper, numpy_helper
 from test_quantize import TASK, dataset, split, trained
+from test_steps import opened
 from tiny_models import tiny_model
 from torch import nn
 
@@ -19,8 +22,10 @@ from compress.quantization import inc
 from compress.quantization.folded import store_weights
 from compress.quantization.quantize import quantize
 from compress.quantization.watch import Batch
+from compress.steps import quantize_step, run_export, run_quantize
+from distill import steps
 from distill.checkpoint import save
-from distill.errors import MissingExtraError, RecipeError
+from distill.errors import MissingExtraError, RecipeError, RunError
 from distill.recipe import QuantizeRecipe, parse
 from export.bundle import Bundle, read_bundle
 from export.graph import export, inputs_of
@@ -94,6 +99,31 @@ def test_it_passes_the_gate_beside_the_others_and_answers_like_the_checkpoint(
     assert (exact.argmax(-1) == small.argmax(-1)).mean() > 0.9
     assert 0 < np.abs(exact - small).max() < 2
     assert made.files["onnx/model_int8.onnx"].bytes < fp32.files["onnx/model.onnx"].bytes * 0.6
+
+
+@pytest.fixture
+def exported(project: Project, finished_run: Path, tmp_path: Path) -> steps.Run:
+    """A run up to its fp32 bundle, with nothing pruned."""
+    folder = copy_steps(finished_run, tmp_path / "run", "teacher", "signals", "student")
+    limits = {"max_drop": 0.3, "margin": 0.6, "max_flips": 1.0}
+    found = opened(project, folder, prune=None, quantize={"methods": ["inc-static"], **limits})
+    run_export(found, "student", "fp32")
+    return found
+
+
+def test_a_run_hands_on_its_last_checkpoint(exported: steps.Run) -> None:
+    step = quantize_step(exported, SETTINGS)
+    assert set(step.inputs) - set(quantize_step(exported, QuantizeRecipe()).inputs) == {"model"}
+    shutil.rmtree(exported.folder / "student")
+    with pytest.raises(RunError, match="student is not there or not finished"):
+        quantize_step(exported, SETTINGS)
+
+
+def test_in_a_run(exported: steps.Run) -> None:
+    installed()
+    assert exported.recipe.quantize is not None
+    run_quantize(exported, exported.recipe.quantize)
+    assert read_bundle(exported.folder / "bundle").details["quantization"]["method"] == "inc-static"
 
 
 def random_batches(model: nn.Module, count: int) -> list[Batch]:
