@@ -45,7 +45,7 @@ def quantize_folder(source: Path, recipe: Path | None, chosen: Options) -> Bundl
         return quantize(read_bundle(source), target, dataset, settings).bundle
     with tempfile.TemporaryDirectory() as scratch:
         fp32 = _export(source, Path(scratch) / "fp32", loaded, dataset)
-        return quantize(fp32, target, dataset, settings).bundle
+        return quantize(fp32, target, dataset, settings, source).bundle
 
 
 def bench_folders(sources: Sequence[Path], recipe: Path | None, chosen: Options) -> Path:

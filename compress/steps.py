@@ -13,7 +13,7 @@ from bench.measure import measure, with_peers, write_all
 from bench.tasks import KINDS as BENCH_KINDS
 from compress import order
 from compress.pruning.step import prune_and_recover
-from compress.quantization.quantize import quantize, resolved
+from compress.quantization.quantize import quantize, reads_checkpoint, resolved
 from distill import run
 from distill.checkpoint import save
 from distill.errors import GateError
@@ -80,6 +80,8 @@ def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
 def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
     """The step that makes the int8 `bundle/`."""
     inputs = {"fp32": run.output_sum(opened.made("fp32", "compress export"))}
+    if reads_checkpoint(recipe):
+        inputs["model"] = run.output_sum(opened.made(last_checkpoint(opened), "compress run"))
     return opened.step("quantize", "bundle", resolved(recipe, opened.dataset.task.kind), inputs)
 
 
@@ -92,7 +94,8 @@ def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
 
     def make(folder: Path) -> Manifest:
         try:
-            bundle = quantize(read_bundle(opened.folder / "fp32"), folder / "bundle", opened.dataset, recipe).bundle
+            fp32, source = read_bundle(opened.folder / "fp32"), opened.folder / last_checkpoint(opened)
+            bundle = quantize(fp32, folder / "bundle", opened.dataset, recipe, source).bundle
         except GateError:
             _keep_rejected(folder, opened.folder)
             raise

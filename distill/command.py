@@ -79,6 +79,9 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO if verbose else logging.ERROR)
     logging.getLogger("potstill").setLevel(level)
+    remarks = () if verbose else ("torchao", "torch.utils._pytree")  # made where neural-compressor is installed
+    for name in remarks:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_recipe(path: Path, chosen: Options) -> Recipe:

@@ -47,12 +47,12 @@ __all__ = [
 
 
 Beams = Annotated[int, Field(ge=1, le=64)]
-Method = Literal["dynamic", "static", "int8-weights", "int4-weights", "fp16"]
+Method = Literal["dynamic", "static", "int8-weights", "int4-weights", "inc-static", "fp16"]
 Device = Literal["cpu", "cuda", "tensorrt"]
 METHODS: Mapping[str, tuple[tuple[Method, ...], str]] = MappingProxyType(
     {
         "cpu": (
-            ("dynamic", "static", "int8-weights", "int4-weights"),
+            ("dynamic", "static", "int8-weights", "int4-weights", "inc-static"),
             "processors compute float16 more slowly than float32; fp16 is for `device: cuda`",
         ),
         "cuda": (
@@ -82,7 +82,8 @@ class QuantizeRecipe(Section):
         min_length=1,
         description="what is tried, the preferred one first; left out: for cpu dynamic and static, translation dynamic "
         "alone; for cuda fp16; for tensorrt static. int8-weights takes twice as long as dynamic and loses less; "
-        "int4-weights is the smallest",
+        "int4-weights is the smallest; inc-static has neural-compressor (extra inc) choose the ranges of static int8, "
+        "from a checkpoint or in a run",
     )
     calibration_examples: Positive = Field(
         256, description="training rows that set the ranges of static int8", json_schema_extra=CLASSIFICATION
@@ -143,6 +144,8 @@ class QuantizeRecipe(Section):
             raise ValueError(f"methods {', '.join(strange)} do not go with device {self.device}: {why}")
         if self.shortlist and (self.device != "cpu" or set(self.methods or ()) - {"dynamic"}):
             raise ValueError("shortlist goes with device cpu and method dynamic alone")
+        if "inc-static" in (self.methods or ()) and self.exclude not in ("auto", ()):
+            raise ValueError("exclude does not go with method inc-static, which knows no products by these names")
         if self.device == "cuda" and self.exclude not in ("auto", ()):
             raise ValueError("exclude goes with int8, and device cuda has none; leave it out")
         return self
@@ -222,7 +225,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _int8_of_this_kind(self) -> Recipe:
         gate = self.quantize or QuantizeRecipe()
-        if self.task.kind == "translation" and ("static" in (gate.methods or ()) or gate.device == "tensorrt"):
+        static = {"static", "inc-static"} & set(gate.methods or ())
+        if self.task.kind == "translation" and (static or gate.device == "tensorrt"):
             raise ValueError("quantize: translation has no static int8, nor a form for tensorrt; take another method")
         if self.task.kind == "classification" and max(gate.max_drop or 0, gate.margin or 0) >= 1:
             raise ValueError("quantize: max_drop and margin are shares here, one point is 0.01; expected less than 1")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -78,7 +78,7 @@ def _task(folder: Path) -> Task:
     return checkpoint.task
 
 
-class _Logits(nn.Module):
+class Logits(nn.Module):
     """The model as the graph sees it: integers in, logits out.
 
     It hands on a ready additive mask `(batch, 1, 1, length)`; from a mask of ones and zeros the model would compute the
@@ -125,25 +125,39 @@ def _traced(model: nn.Module, opset: int) -> onnx.ModelProto:
     Eager attention is exported: torch's fused attention becomes more nodes (checks for rows that are all padding) and
     runs 3-5 % slower.
     """
-    names = inputs_of(model)
-    sample = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)  # neither 1 nor equal: each size stays free
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with attention(model, "eager"), _quiet():
-        program = torch.onnx.export(
-            _Logits(model.float()).eval(),
-            sample,
+    with attention(model, "eager"):
+        found = program(Logits(model.float()).eval(), inputs_of(model), opset)
+    rewrite(found, prefix="model.")
+    graph = ir.serde.serialize_model(found)
+    strip(graph)
+    return graph
+
+
+def program(module: nn.Module, names: Sequence[str], opset: int) -> ir.Model:
+    """What torch's exporter makes of a module that gives logits of these inputs, not rewritten yet."""
+    with _quiet():
+        found = torch.onnx.export(
+            module,
+            sample(names),
             dynamo=True,
             opset_version=opset,
             input_names=list(names),
             output_names=[OUTPUT],
-            dynamic_shapes=tuple(free for _ in names),
+            dynamic_shapes=free_shapes(names),
             verbose=False,
         )
-    assert program is not None
-    rewrite(program.model, prefix="model.")
-    graph = ir.serde.serialize_model(program.model)
-    strip(graph)
-    return graph
+    assert found is not None
+    return found.model
+
+
+def sample(names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace with: their sizes are neither 1 nor equal, so that each stays free."""
+    return tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
+
+
+def free_shapes(names: Sequence[str]) -> tuple[dict[int, Any], ...]:
+    """What says so to torch: batch and length of every input."""
+    return tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
 
 
 def inputs_of(model: nn.Module) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Where"})
-POSITIONWISE = frozenset(
-    {"LayerNormalization", "Gelu", "Relu", "Tanh", "Erf", "Cast", "Softmax", "Sigmoid", "Identity"}
-)
+ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+POSITIONWISE = ROUNDING | {
+    "LayerNormalization", "Gelu", "Relu", "Tanh", "Erf", "Cast", "Softmax", "Sigmoid", "Identity"
+}  # fmt: skip
 
 
 def rewrite(model: ir.Model, prefix: str) -> None:

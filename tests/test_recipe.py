@@ -67,8 +67,8 @@ bench: {threads: [0]}
         "student.temprature: unknown key; did you mean temperature?",
         "student.alpha: Input should be less than or equal to 1 (found 1.5)",
         "prune.head: unknown key; did you mean heads?",
-        "quantize.methods.0: Input should be 'dynamic', 'static', 'int8-weights', 'int4-weights' or 'fp16' (found "
-        "'dinamic')",
+        "quantize.methods.0: Input should be 'dynamic', 'static', 'int8-weights', 'int4-weights', 'inc-static' or "
+        "'fp16' (found 'dinamic')",
         "bench.threads.0",
     ):
         assert any(problem.startswith(wanted) for problem in found), wanted

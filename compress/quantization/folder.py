@@ -16,7 +16,9 @@ from export.bundle import Bundle, seal
 from export.graphs.writer import opset_of
 from export.manifest import CONFIG, TOKENIZER
 
-PRECISIONS: Mapping[str, str] = MappingProxyType({"dynamic": "int8-dynamic", "static": "int8-static"})
+PRECISIONS: Mapping[str, str] = MappingProxyType(
+    {"dynamic": "int8-dynamic", "static": "int8-static", "inc-static": "int8-static"}
+)
 """How bundles call what a method makes; the others are called like their method."""
 
 

@@ -197,11 +197,17 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 @contextlib.contextmanager
 def _output() -> Iterator[Path]:
     """A place for onnxruntime to write to, while its advice to pre-process the graph (done in export) stays unsaid."""
+    with unlogged(), tempfile.TemporaryDirectory(prefix="potstill-") as folder:
+        yield Path(folder) / "model.onnx"
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """While entered, what libraries log below an error stays unsaid."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory(prefix="potstill-") as folder:
-            yield Path(folder) / "model.onnx"
+        yield
     finally:
         logging.disable(before)
 

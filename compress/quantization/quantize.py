@@ -119,23 +119,32 @@ def methods(recipe: QuantizeRecipe, kind: str) -> tuple[str, ...]:
     return recipe.methods or KINDS[kind].methods[recipe.device]
 
 
-def quantize(bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeRecipe) -> QuantizeResult:
+def reads_checkpoint(recipe: QuantizeRecipe) -> bool:
+    """Whether a method works on the torch model, not on the fp32 bundle alone."""
+    return "inc-static" in (recipe.methods or ())
+
+
+def quantize(
+    bundle: Bundle, target: Path, dataset: Dataset, settings: QuantizeRecipe, checkpoint: Path | None = None
+) -> QuantizeResult:
     """Quantize an fp32 bundle to `target` for a device; the gate compares both on the validation split, on the CPU.
 
     The methods are tried in the recipe's order: a later one is kept where it is better by more than chance. Where all
     are rejected, they are tried again with the products float that int8 hurts most, until one passes
     (`quantize.exclude`). Ranges of static int8 come from training rows alone. When nothing passes, the best try is kept
-    beside `target` as `rejected-NAME` and the fp32 bundle stays as it is.
+    beside `target` as `rejected-NAME` and the fp32 bundle stays as it is. `checkpoint` is what the bundle was made
+    from, for methods that work on it.
 
     Raises:
-        RecipeError: the recipe names products that there are none of.
+        RecipeError: the recipe names products that there are none of, or a method that needs the checkpoint.
+        MissingExtraError: a method needs what is not installed.
         GateError: no method held the quality, or the split is too small to tell.
         DataError: there are no validation rows, or nothing to calibrate on; or the data are of another kind of task.
     """
     validation, kind = _rows(bundle, dataset), KINDS[bundle.task.kind]
     graph = onnx.load(bundle.model_path)
     before = bytes_by_part(graph.graph, kind.places)
-    forms = kind.forms(graph, bundle, dataset, settings)
+    forms = kind.forms(graph, bundle, dataset, settings, checkpoint)
     allowed = gate.limits(settings, bundle.task.kind)
     trials = Trials(bundle, kind, validation, kind.answers(bundle.folder, validation, False), allowed, settings.device)
     with tempfile.TemporaryDirectory(prefix="potstill-") as work:

@@ -45,7 +45,7 @@ def scan_bundle(source: Path, recipe: Recipe, base: Path, method: str | None = N
         raise RecipeError(
             f"there is no {chosen or 'int8'} to scan for {kind} on {settings.device}; take --method dynamic"
         )
-    forms = KINDS[kind].forms(onnx.load(bundle.model_path), bundle, dataset, settings)
+    forms = KINDS[kind].forms(onnx.load(bundle.model_path), bundle, dataset, settings, None)
     checked_names(settings, forms.watched)
     return scan_form(forms.watched(), chosen, settings)
 

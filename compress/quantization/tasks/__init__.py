@@ -34,7 +34,7 @@ class Kind:
     """
 
     methods: Mapping[str, tuple[str, ...]]
-    forms: Callable[[onnx.ModelProto, Bundle, Dataset, QuantizeRecipe], Forms]
+    forms: Callable[[onnx.ModelProto, Bundle, Dataset, QuantizeRecipe, Path | None], Forms]
     answers: Callable[[Path, Split, bool], Answers]
     score: Callable[[Task, Split, Answers], Score]
     difference: Callable[[Task, Split, Answers, Answers], Difference]

@@ -36,7 +36,9 @@ TRIED = 64  # sentences that show whether fp16 overflows
 WATCHED = 256  # pairs that a scan reads
 
 
-def forms(graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe) -> Forms:
+def forms(
+    graph: onnx.ModelProto, bundle: Bundle, dataset: Dataset, settings: QuantizeRecipe, _: Path | None = None
+) -> Forms:
     """How to make each graph; int8 activations get their ranges from each input as it comes."""
     train = dataset.splits["train"]
     known = cache(lambda: _shortlist(bundle, train, settings.shortlist) if settings.shortlist else NOTHING)
