@@ -211,7 +211,7 @@ def test_every_form_of_a_classifier_has_the_parameters_of_torch(kind: str, form:
 def test_a_graph_without_a_plan_tells_heads_by_its_shapes() -> None:
     batch = {name: np.ones((2, 8), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
     model = tiny_model("bert", layers=2)
-    layers(model)[0].keep([0, 2, 3], range(20))
+    layers(model)[0].keep({"heads": [0, 2, 3], "neurons": range(20)})
     graph = int8.static(to_onnx(model, 20), [batch])
     assert not has_plan(graph)
     found = {each.layer: each for each in stored_layers(graph)}
