@@ -121,6 +121,7 @@ def _in_run(recipe: Recipe, path: Path, chosen: Options, work: Callable[[Run], A
         enter = partial(open_run, recipe, folder, path.parent, default_cache(), chosen.force, bars)
         if not first:
             work(enter())
+            processes.leave()
             raise click.exceptions.Exit(0)  # the first process tells the result
         if chosen.dry_run:
             return work(enter())
@@ -130,6 +131,7 @@ def _in_run(recipe: Recipe, path: Path, chosen: Options, work: Callable[[Run], A
                 logging.getLogger("potstill").warning("data: %s", warning)
             result = work(opened)
             write_recipe(opened)
+            processes.leave()
             return result
 
 

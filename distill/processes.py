@@ -20,6 +20,12 @@ def join() -> bool:
     return bool(PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE).is_main_process)
 
 
+def leave() -> None:
+    """Part from the others when all is done: a thread that still listens to them can end this process with SIGABRT."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def is_first() -> bool:
     """Whether this is the first process, or the only one."""
     return bool(PartialState().is_main_process)

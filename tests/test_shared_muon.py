@@ -32,6 +32,7 @@ for _ in range(3):
     optimizer.step()
 momentum = [state["momentum_buffer"] for state in optimizer.state.values() if "momentum_buffer" in state]
 torch.save([*model.parameters(), *momentum], sys.argv[2])
+processes.leave()
 """
 
 
