@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli import layers
-from compress.cli_bundle import predict, verify
-from compress.scan_cli import scan
+from compress.cli_bundle import predict, scan, verify
 from distill.command import (
     HELP,
     RECIPE,

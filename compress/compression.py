@@ -28,9 +28,10 @@ from distill.command import HELP, Options, call, load_recipe, quiet_libraries, s
 from distill.config_file import read_config
 from distill.errors import GateError, RecipeError
 from distill.files import write_text
+from distill.models import chosen_layers
 from distill.progress import Bars
 from distill.recipe import BenchRecipe, PruneRecipe, QuantizeRecipe, Recipe
-from distill.report import REPORT_FILE, Report, merge, read_report
+from distill.report import REPORT_FILE, Report, merge, read_report, write_report
 from distill.sources import default_cache
 from distill.steps import Run, open_run, run_label, run_student, run_teach
 from export.bundle import read_bundle
@@ -81,7 +82,7 @@ def classification(
         own += [from_folder(each.folder / "fp32", f"{recipe.name} {name}") for name, each in made.items()]
         report = measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
         found = [report, *(_quantized(made[name], f"{recipe.name} {name}", bars) for name in QUANTIZED if name in made)]
-    return reduce(merge, found)
+    return _kept(reduce(merge, found), folder)
 
 
 def _made(opened: Run, method: Method) -> Run:
@@ -101,7 +102,7 @@ def _changes(opened: Run, method: Method) -> Changes:
     """What a method changes in the recipe: its student is the teacher itself, which is made smaller and recovers."""
     student = {"layers": _all_layers(opened), "training": None}
     if method.section == "prune":
-        layers = {"layers": opened.recipe.student.layers} if method.fewer else {}
+        layers = {"layers": chosen_layers(opened.recipe.student.layers, _all_layers(opened))} if method.fewer else {}
         return {"student": student, "prune": {**method.changes, **layers}}
     own = (opened.recipe.prune or PruneRecipe()).model_dump(mode="json", include=set(RECOVERY))
     return {"student": student, "prune": None, "factorise": {**own, **method.changes}}
@@ -160,7 +161,14 @@ def translation(path: Path, recipe: Recipe, folder: Path, seconds: float, bars: 
             from_folder(_int8(opened, "pruned-fp32", listed, "shortlist"), f"{recipe.name} pruned, shortlist"),
         ]
         cells = recipe.bench.model_copy(update={"threads": (1,), "seconds_per_cell": seconds})
-        return measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
+        report = measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)
+    return _kept(report, folder)
+
+
+def _kept(report: Report, folder: Path) -> Report:
+    """The report of one recipe's data, with its pictures written to `comparison/`: `report/` may be the run's own."""
+    write_all(report, folder / "comparison")
+    return report
 
 
 NEAREST = 24
@@ -178,7 +186,8 @@ KINDS: Mapping[str, Callable[[Path, Recipe, Path, float, Progress], Report]] = M
 def compression(folder: Path, recipes: tuple[Path, ...], seconds: float, overrides: tuple[str, ...]) -> None:
     """Compress the models of RECIPES in every way, and measure what each gains and costs; all is kept in FOLDER.
 
-    What is there already, whole runs of these recipes too, is not made again: FOLDER/NAME is a recipe's run folder.
+    What is there already, whole runs of these recipes too, is not made again: FOLDER/NAME is a recipe's run folder, and
+    its comparison/ has the pictures of its data.
     """
     set_up_logging()
     quiet_libraries()
@@ -187,7 +196,7 @@ def compression(folder: Path, recipes: tuple[Path, ...], seconds: float, overrid
         found = [KINDS[recipe.task.kind](path, recipe, folder / recipe.name, seconds, bars) for path, recipe in loaded]
     before = [read_report(folder)] if (folder / REPORT_FILE).is_file() else []
     report = reduce(merge, [*before, *found])
-    write_all(report, folder)
+    write_report(report, folder)
     write_text(folder / "goals.md", goals(report) + "\n")
     click.echo(goals(report))
 

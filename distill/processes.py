@@ -22,8 +22,7 @@ def join() -> bool:
 
 def leave() -> None:
     """Part from the others when all is done: a thread that still listens to them can end this process with SIGABRT."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    PartialState().destroy_process_group()
 
 
 def is_first() -> bool:

@@ -66,13 +66,18 @@ class PruneRecipe(DistillationRecipe):
         1, description="remove in so many rounds, each with its part of the training's epochs or steps behind it"
     )
 
+    @property
+    def size_targets(self) -> list[str]:
+        """The targets that are given, of which one says in place of shares how much goes."""
+        return [name for name in ("speedup", "latency_ms", "parameters") if getattr(self, name) is not None]
+
     @model_validator(mode="after")
     def _movement(self) -> PruneRecipe:
         if self.importance != "movement":
             return self
-        others = ("speedup", "latency_ms", "parameters", "sparsity")
         found = [
-            *(name for name in others if getattr(self, name) is not None),
+            *self.size_targets,
+            *(["sparsity"] if self.sparsity is not None else []),
             *(["rounds"] if self.rounds > 1 else []),
             *(["training: null"] if not self.training else []),
         ]
@@ -84,13 +89,13 @@ class PruneRecipe(DistillationRecipe):
 
     @model_validator(mode="after")
     def _one_way(self) -> PruneRecipe:
-        targets = [name for name in ("speedup", "latency_ms", "parameters") if getattr(self, name) is not None]
         shares = [name for name in ("heads", "neurons") if getattr(self, name) is not None]
-        if len(targets) > 1 or (targets and shares):
-            raise ValueError(f"give shares (`heads`, `neurons`) or one target, found {', '.join([*shares, *targets])}")
+        if len(self.size_targets) > 1 or (self.size_targets and shares):
+            found = ", ".join([*shares, *self.size_targets])
+            raise ValueError(f"give shares (`heads`, `neurons`) or one target, found {found}")
         layers = (self.layers, self.encoder_layers, self.decoder_layers)
         others = self.width or any(each is not None for each in (*layers, self.sparsity))
-        if not targets and self.heads == self.neurons == 0 and not others:
+        if not self.size_targets and self.heads == self.neurons == 0 and not others:
             raise ValueError("nothing is removed: give `heads`, `neurons` or `width` a share, or leave `prune` out")
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from compress.variants import variant
 from distill.errors import RecipeError
 from distill.progress import silent
 from distill.recipe import parse
-from distill.report import Latency, Quality, Report, Size
+from distill.report import Latency, Quality, Report, Size, read_report
 
 FEW = (
     Method("fewer layers", NOTHING, fewer=True),
@@ -58,6 +57,7 @@ def test_classifiers_beside_their_teacher(project: Project, finished_run: Path, 
     before = made.stat().st_mtime_ns
     compression.classification(path, recipe, tmp_path / "run", 0.01, silent, FEW)
     assert made.stat().st_mtime_ns == before
+    assert read_report(tmp_path / "run" / "comparison").latency
     text = goals(report)
     assert "| toy heads onnxruntime fp32 |" in text and "| toy fewer layers onnxruntime int8 static |" in text
 
@@ -79,7 +79,6 @@ def test_a_recipe_that_does_not_prune(tmp_path: Path) -> None:
     project = write_translation_project(tmp_path / "toy")
     with pytest.raises(RecipeError, match="has no `prune` section"):
         compression.translation(project.folder / "recipe.yaml", parse(project.value(), "toy"), tmp_path, 1.0, silent)
-    shutil.rmtree(project.folder)
 
 
 def quality(model: str, value: float, difference: float | None = None, beams: int | None = None) -> Quality:

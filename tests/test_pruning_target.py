@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from test_importance import pairs, scores, word_losses
+from test_importance import scores
 from tiny_models import tiny_model
 from torch import nn
 from translation_models import tiny_translator
 
 from compress.pruning import cost
-from compress.pruning.importance import importance
 from compress.pruning.prune import whole_cost
 from compress.pruning.speed import milliseconds, speedup_over
 from compress.pruning.target import _largest_share, prune_to_speed
@@ -54,10 +53,9 @@ def test_a_model_is_pruned_by_what_it_costs() -> None:
 def test_real_graphs_are_timed(kind: str) -> None:
     model = tiny_translator(kind) if kind in ("marian", "t5") else tiny_model(kind)
     assert milliseconds(model, TASK, 20, 12) > 0
-    assert 0.3 < speedup_over(model, TASK, 20, 12)(model) < 3  # itself, on whatever machine
+    assert 0.1 < speedup_over(model, TASK, 20, 12)(model) < 10  # itself, on whatever machine
 
 
 def test_a_small_model_is_really_faster() -> None:
     large, small = tiny_translator("marian", encoder_layers=24), tiny_translator("marian", encoder_layers=1)
     assert speedup_over(large, TASK, 20, 12)(small) > 1
-    assert importance(small, [pairs()], word_losses)

@@ -27,16 +27,11 @@ def fewer_layers(model: nn.Module, recipe: PruneRecipe) -> tuple[nn.Module, list
     _expect_possible(model, recipe, stacks)
     kept = [_stay(key, wanted, places) for key, (wanted, places) in stacks.items()]
     found = [places[number] for (_, places), stack in zip(stacks.values(), kept, strict=True) for number in stack]
-    if len(found) == len(layers(model)):
+    if found == list(range(len(layers(model)))):
         return model, found
     if len(kept) == 1:
         return copied(model, StudentRecipe(layers=tuple(found))), found
     return copied_seq2seq(model, *kept), found
-
-
-def targeted(recipe: PruneRecipe) -> bool:
-    """Whether a target, and not shares, says how much goes."""
-    return any(target is not None for target in (recipe.speedup, recipe.latency_ms, recipe.parameters))
 
 
 def _stacks(model: nn.Module, recipe: PruneRecipe) -> dict[str, tuple[CopiedLayers | None, range]]:
@@ -67,7 +62,7 @@ def _expect_possible(
         RecipeError: naming everything that this model does not have, or cannot lose.
     """
     problems = [each for key, (wanted, places) in stacks.items() for each in _missing(key, wanted, len(places))]
-    if recipe.heads != 0 and not targeted(recipe):
+    if recipe.heads != 0 and not recipe.size_targets:
         held = {layer.units["heads"].held_by for layer in layers(model)} - {""}
         problems += [f"prune.heads: expected 0, for {reason}" for reason in sorted(held)]
     if problems:

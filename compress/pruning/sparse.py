@@ -15,26 +15,22 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from distill.batches import Batch
 from distill.errors import CheckpointError, RecipeError
 from distill.layers import layers
 
-Batch = Mapping[str, torch.Tensor]
 Masks = Mapping[str, torch.Tensor]
 """By the name of a weight `(out, in)`: False where it is zero."""
 Sparsity = float | Literal["2:4"]
-Compared = Literal["output", "layer", "model"]
-"""Which weights compete: those of one output, as Wanda does it, of one matrix, or all of them."""
 OF, KEPT = 4, 2
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def masks(
-    model: nn.Module, batches: Iterable[Batch], sparsity: Sparsity, compared: Compared = "output"
-) -> dict[str, torch.Tensor]:
+def masks(model: nn.Module, batches: Iterable[Batch], sparsity: Sparsity) -> dict[str, torch.Tensor]:
     """Which weights of the linear maps inside of the layers stay; without `batches` their size alone decides.
 
-    With "2:4" two of four neighbours along the input stay, whatever is `compared`; what is left over at the end of a
-    row stays, too.
+    The weights of one output compete, as Wanda's do. With "2:4" two of four neighbours along the input stay, and what
+    is left over at the end of a row.
 
     Raises:
         RecipeError: `sparsity` is no share.
@@ -49,10 +45,7 @@ def masks(
     }
     if sparsity == "2:4":
         return {name: two_of_four(score) for name, score in scores.items()}
-    if compared == "model":
-        return dict(zip(scores, largest_of_all(list(scores.values()), sparsity), strict=True))
-    rows = compared == "output"
-    return {name: largest(score, sparsity) if rows else _largest_of(score, sparsity) for name, score in scores.items()}
+    return {name: largest(score, sparsity) for name, score in scores.items()}
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -78,18 +71,6 @@ def largest(scores: torch.Tensor, share: float) -> torch.Tensor:
     kept = scores.shape[-1] - round(share * scores.shape[-1])
     best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
-
-
-def _largest_of(scores: torch.Tensor, share: float) -> torch.Tensor:
-    """All but a share of the scores of a matrix."""
-    return largest(scores.reshape(-1), share).reshape(scores.shape)
-
-
-def largest_of_all(scores: Sequence[torch.Tensor], share: float) -> list[torch.Tensor]:
-    """All but a share of the scores of several matrices, which compete with each other."""
-    kept = largest(torch.cat([score.reshape(-1) for score in scores]), share)
-    parts = torch.split(kept, [score.numel() for score in scores])
-    return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 
 def input_norms(model: nn.Module, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,7 +114,6 @@ def _goal(opened: Run, recipe: PruneRecipe, whole: nn.Module) -> Goal:
     if recipe.speedup is None and recipe.latency_ms is None:
         return _shares_goal(recipe)
     task, opset = opened.dataset.task, opened.recipe.export.opset
-    whole = copy.deepcopy(whole)
     wanted = recipe.speedup or milliseconds(whole, task, opset, recipe.length) / (recipe.latency_ms or 1)
     compare = speedup_over(whole, task, opset, recipe.length)
 
