@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from test_importance import scores
+from test_shared_muon import steps
 from tiny_models import tiny_model
 from torch import nn
 from translation_models import tiny_translator
@@ -47,6 +50,35 @@ def test_a_model_is_pruned_by_what_it_costs() -> None:
     prune_to_speed(model, scores(model), costs, 1.2, speedup)
     assert 1.2 <= speedup(model) < 1.3
     assert sum(layer.size.heads for layer in layers(model)) < 16
+
+
+IN_STEP = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_importance import scores
+from test_shared_muon import steps
+from tiny_models import tiny_model
+from compress.pruning import cost
+from compress.pruning.prune import whole_cost
+from compress.pruning.target import prune_to_speed
+from distill import processes
+
+processes.join()
+model = tiny_model("bert")
+costs = cost.multiplications(model, 10)
+whole = whole_cost(model, costs)
+here = 1 + 0.1 * processes.place()  # each process finds another time
+sizes = prune_to_speed(model, scores(model), costs, 1.2, lambda smaller: here * whole / whole_cost(smaller, costs))
+Path(sys.argv[2]).write_text(str(sizes))
+processes.leave()
+"""
+
+
+def test_processes_that_find_other_times_choose_the_same(tmp_path: Path) -> None:
+    first, second = (path.read_text() for path in steps(tmp_path, 2, IN_STEP))
+    assert first == second
+    assert first.count("LayerSize(heads=4") < 4
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "marian", "t5"])

@@ -36,8 +36,8 @@ processes.leave()
 """
 
 
-def steps(folder: Path, count: int) -> list[Path]:
-    """Run the steps in `count` processes; the files that each of them wrote."""
+def steps(folder: Path, count: int, script: str = STEPS) -> list[Path]:
+    """Run a script in `count` processes; the files that each of them wrote."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
@@ -46,7 +46,7 @@ def steps(folder: Path, count: int) -> list[Path]:
     results = [folder / f"{count}-{rank}.pt" for rank in range(count)]
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", STEPS, folder, result],
+            [sys.executable, "-c", script, folder, result],
             env=common | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}),
         )
         for rank, result in enumerate(results)
