@@ -7,7 +7,7 @@ translation the student is pruned further, as the recipe says, and compared in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -68,7 +68,7 @@ QUANTIZED = ("fewer layers", "fewer layers, int8 in training")
 
 
 def classification(
-    path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress, methods: Sequence[Method] = METHODS
+    path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress, methods: Sequence[Method]
 ) -> Report:
     """All methods on one recipe's data; what is there already is not made again."""
     with run.lock(folder):
@@ -173,17 +173,26 @@ def _kept(report: Report, folder: Path) -> Report:
 
 NEAREST = 24
 """Likely translations of each source piece in the shortlist."""
-KINDS: Mapping[str, Callable[[Path, Recipe, Path, float, Progress], Report]] = MappingProxyType(
-    {"classification": classification, "translation": translation}
-)
+
+
+def compressed(
+    path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress, methods: Sequence[Method]
+) -> Report:
+    """All that is made of one recipe's models; `methods` are for classification."""
+    if recipe.task.kind == "translation":
+        return translation(path, recipe, folder, seconds, bars)
+    return classification(path, recipe, folder, seconds, bars, methods)
 
 
 @click.command(context_settings=HELP)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each cell, all models together.")
+@click.option("--only", multiple=True, type=click.Choice([method.name for method in METHODS]), help="Ways of pruning.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipes.")
-def compression(folder: Path, recipes: tuple[Path, ...], seconds: float, overrides: tuple[str, ...]) -> None:
+def compression(
+    folder: Path, recipes: tuple[Path, ...], seconds: float, only: tuple[str, ...], overrides: tuple[str, ...]
+) -> None:
     """Compress the models of RECIPES in every way, and measure what each gains and costs; all is kept in FOLDER.
 
     What is there already, whole runs of these recipes too, is not made again: FOLDER/NAME is a recipe's run folder, and
@@ -192,8 +201,9 @@ def compression(folder: Path, recipes: tuple[Path, ...], seconds: float, overrid
     set_up_logging()
     quiet_libraries()
     loaded = [(path, load_recipe(path, Options(None, overrides, False, False, False, False))) for path in recipes]
+    methods = [method for method in METHODS if not only or method.name in only]
     with Bars() as bars:
-        found = [KINDS[recipe.task.kind](path, recipe, folder / recipe.name, seconds, bars) for path, recipe in loaded]
+        found = [compressed(path, recipe, folder / recipe.name, seconds, bars, methods) for path, recipe in loaded]
     before = [read_report(folder)] if (folder / REPORT_FILE).is_file() else []
     report = reduce(merge, [*before, *found])
     write_report(report, folder)
