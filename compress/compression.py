@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -41,15 +41,15 @@ CELLS = BenchRecipe(batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,))
 
 @dataclass(frozen=True)
 class Method:
-    """A way of making a teacher smaller: keys of the section `prune`, or of `factorise`.
+    """A way of making a teacher smaller: keys of the section `prune`, of `factorise`, or of both, and one recovery.
 
     How they learn from the teacher again stands in the recipe's own `prune` section. `fewer`: of the teacher's layers
     those of the recipe's student stay.
     """
 
     name: str
-    changes: Mapping[str, Any]
-    section: Literal["prune", "factorise"] = "prune"
+    prune: Mapping[str, Any] | None = None
+    factorise: Mapping[str, Any] | None = None
     fewer: bool = False
 
 
@@ -59,9 +59,12 @@ METHODS = (
     Method("fewer layers", NOTHING, fewer=True),
     Method("fewer layers, int8 in training", {**NOTHING, "quantization_aware": True}, fewer=True),
     Method("fewer layers, 3x", {**FREE, "speedup": 3.0}, fewer=True),
+    Method("fewer layers, low rank", NOTHING, {"parameters": 0.5}, fewer=True),
     Method("heads and neurons, 2x", {**FREE, "speedup": 2.0}),
     Method("heads and neurons by magnitude, 2x", {**FREE, "speedup": 2.0, "importance": "magnitude"}),
-    Method("low rank", {"parameters": 0.4}, "factorise"),
+    Method("heads and neurons by movement", {"heads": 0.5, "neurons": 0.7, "importance": "movement"}),
+    Method("width", {**NOTHING, "width": 0.5}),
+    Method("low rank", factorise={"parameters": 0.4}),
 )
 QUANTIZED = ("fewer layers", "fewer layers, int8 in training")
 """The methods whose models are also quantized, in every way."""
@@ -100,12 +103,16 @@ def _made(opened: Run, method: Method) -> Run:
 
 def _changes(opened: Run, method: Method) -> Changes:
     """What a method changes in the recipe: its student is the teacher itself, which is made smaller and recovers."""
-    student = {"layers": _all_layers(opened), "training": None}
-    if method.section == "prune":
-        layers = {"layers": chosen_layers(opened.recipe.student.layers, _all_layers(opened))} if method.fewer else {}
-        return {"student": student, "prune": {**method.changes, **layers}}
+    total = _all_layers(opened)
     own = (opened.recipe.prune or PruneRecipe()).model_dump(mode="json", include=set(RECOVERY))
-    return {"student": student, "prune": None, "factorise": {**own, **method.changes}}
+    prune, factorise = method.prune, method.factorise
+    if prune is not None and method.fewer:
+        prune = {**prune, "layers": chosen_layers(opened.recipe.student.layers, total)}
+    if prune is not None and factorise is not None:
+        prune = {**prune, "training": None}
+    if factorise is not None:
+        factorise = {**own, **factorise}
+    return {"student": {"layers": total, "training": None}, "prune": prune, "factorise": factorise}
 
 
 RECOVERY = ("temperature", "alpha", "training")

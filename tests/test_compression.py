@@ -21,7 +21,7 @@ from distill.report import Latency, Quality, Report, Size, read_report
 FEW = (
     Method("fewer layers", NOTHING, fewer=True),
     Method("heads", {**FREE, "parameters": 0.5}),
-    Method("low rank", {"parameters": 0.5}, "factorise"),
+    Method("low rank", factorise={"parameters": 0.5}),
 )
 
 
