@@ -19,7 +19,7 @@ import click
 from bench.candidates import from_folder
 from bench.measure import Plan, Progress, measure, write_all
 from compress import steps
-from compress.compression_goals import goals
+from compress.compression_goals import goals, means
 from compress.low_rank.step import run_factorise
 from compress.quantization.quantize import REJECTED, quantize
 from compress.variants import Changes, variant
@@ -108,6 +108,8 @@ def _changes(opened: Run, method: Method) -> Changes:
     prune, factorise = method.prune, method.factorise
     if prune is not None and method.fewer:
         prune = {**prune, "layers": chosen_layers(opened.recipe.student.layers, total)}
+    if prune is not None and prune.get("importance") == "movement" and own["training"]:
+        prune = {**prune, "training": {**own["training"], "ema_decay": 0.0, "early_stopping_patience": 0}}
     if prune is not None and factorise is not None:
         prune = {**prune, "training": None}
     if factorise is not None:
@@ -124,8 +126,8 @@ def _all_layers(opened: Run) -> int:
 
 
 def _quantized(made: Run, name: str, bars: Progress) -> Report:
-    """A model's int8 forms, whether or not they pass the gate, compared with its fp32 one on the test split."""
-    settings = made.recipe.quantize or QuantizeRecipe()
+    """A model's int8 forms with all products in int8, pass or not, compared with its fp32 one on the test split."""
+    settings = (made.recipe.quantize or QuantizeRecipe()).model_copy(update={"exclude": ()})
     found = [_int8(made, "fp32", settings.model_copy(update={"methods": (way,)})) for way in ("dynamic", "static")]
     own = [from_folder(made.folder / "fp32", name), *(from_folder(folder, name) for folder in found)]
     report = measure("compression", own, CELLS, made.dataset, plan=Plan(latency=False, memory=False), progress=bars)
@@ -196,26 +198,54 @@ def compressed(
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each cell, all models together.")
 @click.option("--only", multiple=True, type=click.Choice([method.name for method in METHODS]), help="Ways of pruning.")
+@click.option("--seeds", help="Seeds, parted by commas, each in a folder of its own (default: the recipes' seed).")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipes.")
 def compression(
-    folder: Path, recipes: tuple[Path, ...], seconds: float, only: tuple[str, ...], overrides: tuple[str, ...]
+    folder: Path,
+    recipes: tuple[Path, ...],
+    seconds: float,
+    only: tuple[str, ...],
+    seeds: str | None,
+    overrides: tuple[str, ...],
 ) -> None:
     """Compress the models of RECIPES in every way, and measure what each gains and costs; all is kept in FOLDER.
 
     What is there already, whole runs of these recipes too, is not made again: FOLDER/NAME is a recipe's run folder, and
-    its comparison/ has the pictures of its data.
+    its comparison/ has the pictures of its data. With seeds these are FOLDER/seed-N/NAME, and means are shown.
     """
     set_up_logging()
     quiet_libraries()
     loaded = [(path, load_recipe(path, Options(None, overrides, False, False, False, False))) for path in recipes]
     methods = [method for method in METHODS if not only or method.name in only]
     with Bars() as bars:
-        found = [compressed(path, recipe, folder / recipe.name, seconds, bars, methods) for path, recipe in loaded]
+        if seeds is None:
+            text = goals(all_of(folder, loaded, seconds, methods, bars))
+        else:
+            text = means([
+                all_of(folder / f"seed-{seed}", _seeded(loaded, int(seed)), seconds, methods, bars)
+                for seed in seeds.split(",")
+            ])  # fmt: skip
+            write_text(folder / "means.md", text + "\n")
+    click.echo(text)
+
+
+Loaded = Sequence[tuple[Path, Recipe]]
+"""Recipes and the files that they were read from."""
+
+
+def _seeded(loaded: Loaded, seed: int) -> Loaded:
+    """The recipes with another seed."""
+    return [(path, recipe.model_copy(update={"seed": seed})) for path, recipe in loaded]
+
+
+def all_of(folder: Path, loaded: Loaded, seconds: float, methods: Sequence[Method], bars: Progress) -> Report:
+    """All recipes' models in one report, with what stood there of other ones; it and its table are in `folder`."""
+    found = [compressed(path, recipe, folder / recipe.name, seconds, bars, methods) for path, recipe in loaded]
     before = [read_report(folder)] if (folder / REPORT_FILE).is_file() else []
     report = reduce(merge, [*before, *found])
     write_report(report, folder)
     write_text(folder / "goals.md", goals(report) + "\n")
-    click.echo(goals(report))
+    return report
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.markdown import table
 from bench.words import megabytes, name_of, points, quality_text, times, words_a_second
+from compress.seeds import markdown, mean
 from distill.report import Latency, Quality, Report, Size
 
 IDS = ((1, 16), (1, 64), (1, 128), (8, 128))
@@ -15,12 +16,24 @@ BATCHES = (1, 32)
 
 def goals(report: Report) -> str:
     """Classifiers, then translation models, each compared with the first one of its data."""
-    primary = {row.key[:4]: row.metric for row in reversed(report.quality)}
-    shown = [row for row in report.quality if row.metric == primary[row.key[:4]]]
+    shown = _shown(report)
     classifiers = [row for row in shown if row.beams is None]
     translators = [row for row in shown if row.beams is not None]
     tables = [_classifiers(classifiers, report)] if classifiers else []
     return "\n\n".join([*tables, *([_translators(translators, report)] if translators else [])])
+
+
+def means(reports: Sequence[Report]) -> str:
+    """Mean differences over seeds, one report a seed: from the teacher, of int8 from its own fp32."""
+    found = [{name_of(row): row.difference for row in _shown(report)} for report in reports]
+    common = [name for name, value in found[0].items() if all(each.get(name) is not None for each in found)]
+    return markdown([mean(name, [each[name] or 0.0 for each in found]) for name in common])
+
+
+def _shown(report: Report) -> list[Quality]:
+    """Each model's rows of its first metric."""
+    primary = {row.key[:4]: row.metric for row in reversed(report.quality)}
+    return [row for row in report.quality if row.metric == primary[row.key[:4]]]
 
 
 def _classifiers(rows: Sequence[Quality], report: Report) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from command_runs import Project, copy_steps
 from test_steps import opened
 from toy_translation import TRAINING, write_translation_project
 
 from compress import compression
-from compress.compression import FREE, NOTHING, Method
-from compress.compression_goals import goals
+from compress.compression import FREE, METHODS, NOTHING, Method
+from compress.compression_goals import goals, means
 from compress.variants import variant
 from distill.errors import RecipeError
 from distill.progress import silent
@@ -36,6 +37,18 @@ def test_a_variant_shares_what_the_teacher_said(project: Project, finished_run: 
     assert variant(whole, "other", {}).recipe.prune == whole.recipe.prune  # and again, over what is there
     with pytest.raises(RecipeError, match="prune"):
         variant(whole, "other", {"prune": {"speedup": 2.0}})
+
+
+def test_every_method_fits_a_recipe_that_averages_its_weights(
+    project: Project, finished_run: Path, tmp_path: Path
+) -> None:
+    copy_steps(finished_run, tmp_path / "run", "teacher", "signals")
+    whole = opened(project, tmp_path / "run", prune={"alpha": 0.9, "training": {"ema_decay": 0.99}})
+    for method in METHODS:
+        found = variant(whole, method.name, compression._changes(whole, method)).recipe
+        sections = [each for each in (found.prune, found.factorise) if each is not None]
+        assert [each.training is not None for each in sections][-1] and sections[-1].alpha == 0.9
+        assert found.student.training is None and (method.prune is None) == (found.prune is None)
 
 
 def test_classifiers_beside_their_teacher(project: Project, finished_run: Path, tmp_path: Path) -> None:
@@ -115,3 +128,28 @@ def test_the_table_by_hand() -> None:
         "-2.00 [-3.00, -1.00]", "2.00 times [2.00, 2.00]", "", "", "3.00 times [3.00, 3.00]", "4.00 times [4.00, 4.00]",
         "2.0",
     ]  # fmt: skip
+
+
+def test_means_over_seeds_by_hand() -> None:
+    rows = [(quality("teacher", 0.9), quality("small", 0.9, value)) for value in (-0.01, 0.0, 0.01)]
+    reports = [Report("x", {}, quality=found) for found in rows]
+    reports[0] = Report("x", {}, quality=(*rows[0], quality("once", 0.9, 0.1)))
+    lines = means(reports).splitlines()[2:]
+    # 4.3027 * 0.01 / sqrt(3) = 0.0248
+    assert lines == ["| small onnxruntime fp32 | 0.0000 | -0.0248 to 0.0248 | -0.0100, 0.0000, 0.0100 |"]
+
+
+def test_each_seed_has_a_folder_of_its_own(project: Project, finished_run: Path, tmp_path: Path) -> None:
+    copy_steps(finished_run, tmp_path / "all" / "seed-42" / "toy", "teacher", "signals")
+    small = ["prune.training=null", "prune.importance_examples=16", "quantize.max_drop=0.9", "quantize.margin=0.09"]
+    found = CliRunner().invoke(compression.compression, [
+        str(tmp_path / "all"), str(project.recipe), "--seeds", "42", "--only", "fewer layers", "--seconds", "0.01",
+        *(part for change in small for part in ("--set", change)),
+    ])  # fmt: skip
+    assert found.exit_code == 0, found.output
+    text = (tmp_path / "all" / "means.md").read_text()
+    assert "| toy fewer layers onnxruntime fp32 |" in text and text in found.output
+    assert {row.model for row in read_report(tmp_path / "all" / "seed-42").latency} == {
+        "toy teacher",
+        "toy fewer layers",
+    }
