@@ -13,6 +13,10 @@ LEFT, RIGHT, TOP, BOTTOM = 84, 936, 84, 500
 LARGEST = 34.0
 """Radius of the largest bubble; area goes with bytes."""
 SMALLEST = 4.0
+CROWDED = 7
+"""From so many models on bubbles are half as large and have numbers, whose names stand below the picture."""
+LEGEND = BOTTOM + 66
+"""Where the first of these names stands."""
 CHARACTER, LINE = 6.7, 15.0
 """Room that a letter and a line of a label take, at 12 pixels."""
 STEPS = (1.0, 2.0, 5.0)
@@ -50,23 +54,30 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One point on the picture: centre, radius, and the middle of its label's first line."""
+    """One point on the picture: centre, radius, its label and the middle of the label's first line."""
 
     point: Point
     x: float
     y: float
     radius: float
+    label: tuple[str, ...]
     label_x: float
     label_y: float
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The picture: two axes and the marks, largest first, so that small ones are drawn on top."""
+    """The picture: two axes, the marks, largest first, so that small ones are drawn on top, and what numbers mean."""
 
     x: Axis
     y: Axis
     marks: tuple[Mark, ...]
+    legend: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> float:
+        """Pixels down to the end of the legend."""
+        return HEIGHT + LINE * (len(self.legend) + 1 if self.legend else 0)
 
 
 def arrange(found: Sequence[Point]) -> Layout:
@@ -81,26 +92,30 @@ def arrange(found: Sequence[Point]) -> Layout:
     low, high = min(p.quality.low for p in found), max(p.quality.high for p in found)
     room = 0.12 * (high - low) or 0.05
     y = Axis(low - room, high + room, BOTTOM, TOP, False)
-    most = max(point.bytes for point in found)
+    crowded = len(found) >= CROWDED
+    names = [label_lines(point) for point in found]
+    legend = tuple(f"{number}  {', '.join(lines)}" for number, lines in enumerate(names, 1)) if crowded else ()
+    labels = [(str(number),) for number in range(1, len(found) + 1)] if crowded else names
+    largest, most = LARGEST / 2 if crowded else LARGEST, max(point.bytes for point in found)
     marks: list[Mark] = []
-    bubbles = [_bubble(point, x, y, most) for point in found]
+    bubbles = [_bubble(point, x, y, largest, most) for point in found]
     taken = [(cx - r, cy - r, cx + r, cy + r) for cx, cy, r in bubbles]
-    for point, (cx, cy, radius) in zip(found, bubbles, strict=True):
+    for point, label, (cx, cy, radius) in zip(found, labels, bubbles, strict=True):
         own = (cx - radius, cy - radius, cx + radius, cy + radius)
-        box = _free_box(label_lines(point), cx, cy, radius, [each for each in taken if each != own])
+        box = _free_box(label, cx, cy, radius, [each for each in taken if each != own])
         taken.append(box)
-        marks.append(Mark(point, cx, cy, radius, (box[0] + box[2]) / 2, box[1] + LINE / 2))
-    return Layout(x, y, tuple(sorted(marks, key=lambda mark: -mark.radius)))
+        marks.append(Mark(point, cx, cy, radius, label, (box[0] + box[2]) / 2, box[1] + LINE / 2))
+    return Layout(x, y, tuple(sorted(marks, key=lambda mark: -mark.radius)), legend)
 
 
-def label_lines(point: Point) -> tuple[str, str]:
-    """What stands beside a bubble."""
+def label_lines(point: Point) -> tuple[str, ...]:
+    """What stands beside a bubble, or below the picture."""
     return point.name, f"{point.bytes / 1e6:.1f} MB"
 
 
-def _bubble(point: Point, x: Axis, y: Axis, most: int) -> tuple[float, float, float]:
+def _bubble(point: Point, x: Axis, y: Axis, largest: float, most: int) -> tuple[float, float, float]:
     """Centre and radius; a very small file still can be seen."""
-    radius = max(SMALLEST, LARGEST * math.sqrt(point.bytes / most)) if most else SMALLEST
+    radius = max(SMALLEST, largest * math.sqrt(point.bytes / most)) if most else SMALLEST
     return x.place(point.speed.value), y.place(point.quality.value), radius
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from bench.compare import quality_word
-from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
+from bench.layout import BOTTOM, LEFT, LEGEND, LINE, RIGHT, TOP, WIDTH, Layout, Mark, arrange
 from bench.pareto import Point, frontier, points
 from bench.words import (
     axis_titles,
@@ -94,8 +94,9 @@ def _svg(report: Report, found: Sequence[Point]) -> str:
     )
     line = f'<polyline class="best" points="{best}" fill="none" stroke-dasharray="4 4"/>'
     marks = "\n".join(_mark(layout, mark) for mark in layout.marks)
-    box = f"0 {TOP - 20} {WIDTH} {HEIGHT - TOP - 10}"
-    parts = "\n".join([_axes(layout, report), line, marks])
+    box = f"0 {TOP - 20} {WIDTH} {layout.height - TOP - 10:.0f}"
+    legend = [_text(LEFT, LEGEND + LINE * row + 4, name, anchor="start") for row, name in enumerate(layout.legend)]
+    parts = "\n".join([_axes(layout, report), line, marks, *legend])
     return f'<svg viewBox="{box}" role="img" aria-label="{escape(picture_title(report))}">\n{parts}\n</svg>'
 
 
@@ -127,15 +128,16 @@ def _mark(layout: Layout, mark: Mark) -> str:
     point, paint = mark.point, colour(mark.point.runtime, mark.point.precision)
     left, right = layout.x.place(point.speed.low), layout.x.place(point.speed.high)
     top, bottom = layout.y.place(point.quality.high), layout.y.place(point.quality.low)
-    name, size = label_lines(point)
     bars = f"M{left:.1f} {mark.y:.1f}H{right:.1f}M{mark.x:.1f} {top:.1f}V{bottom:.1f}"
     parts = [
         f"<title>{escape(_title(point))}</title>",
         _circle(mark, mark.radius, f'fill="{paint}" fill-opacity=".3" stroke="{paint}"'),
         f'<path d="{bars}" stroke="{paint}" stroke-width="1.4"/>',
         _circle(mark, 2.2, f'fill="{paint}"'),
-        _text(mark.label_x, mark.label_y + 4, name),
-        _text(mark.label_x, mark.label_y + 19, size, "faint"),
+    ]
+    parts += [
+        _text(mark.label_x, mark.label_y + 4 + LINE * number, line, "faint" if number else "")
+        for number, line in enumerate(mark.label)
     ]
     return f'<g class="mark" tabindex="0">{"".join(parts)}</g>'
 

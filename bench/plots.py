@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from bench.layout import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Layout, Mark, arrange, label_lines
+from bench.layout import BOTTOM, LEFT, LEGEND, LINE, RIGHT, TOP, WIDTH, Layout, Mark, arrange
 from bench.pareto import frontier, points
 from bench.words import axis_titles, colour, picture_note, picture_title, tick
 from distill.errors import DataError
@@ -28,13 +28,13 @@ def write_png(report: Report, path: Path) -> None:
     found = points(report)
     if not found:
         raise DataError("expected a model with quality, latency and size to draw, found none")
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=2 * DPI, facecolor="white")
+    layout = arrange(found)
+    figure = Figure(figsize=(WIDTH / DPI, layout.height / DPI), dpi=2 * DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
-    axes.set_ylim(HEIGHT, 0)
-    layout = arrange(found)
+    axes.set_ylim(layout.height, 0)
     _draw_axes(axes, layout, report)
     best = [(layout.x.place(p.speed.value), layout.y.place(p.quality.value)) for p in frontier(found)]
     axes.plot([x for x, _ in best], [y for _, y in best], color=FAINT, linewidth=1, linestyle=(0, (4, 4)), zorder=2)
@@ -58,7 +58,9 @@ def _draw_axes(axes: Any, layout: Layout, report: Report) -> None:
     _text(axes, 22, (TOP + BOTTOM) / 2, up, INK, rotation=90)
     _text(axes, LEFT, 28, picture_title(report), INK, align="left", size=16)
     _text(axes, LEFT, 54, picture_note(), FAINT, align="left")
-    _text(axes, LEFT, HEIGHT - 16, str(report.environment.get("cpu", "")), FAINT, align="left", size=10)
+    for number, line in enumerate(layout.legend):
+        _text(axes, LEFT, LEGEND + LINE * number, line, INK, align="left")
+    _text(axes, LEFT, layout.height - 16, str(report.environment.get("cpu", "")), FAINT, align="left", size=10)
 
 
 def _draw_mark(axes: Any, layout: Layout, mark: Mark) -> None:
@@ -72,9 +74,8 @@ def _draw_mark(axes: Any, layout: Layout, mark: Mark) -> None:
     axes.scatter([mark.x], [mark.y], s=size, color=paint, alpha=0.3, linewidths=0, zorder=2)
     axes.scatter([mark.x], [mark.y], s=size, facecolors="none", edgecolors=paint, linewidths=1.4, zorder=3)
     axes.scatter([mark.x], [mark.y], s=10, color=paint, linewidths=0, zorder=4)
-    name, size_text = label_lines(point)
-    _text(axes, mark.label_x, mark.label_y, name, INK)
-    _text(axes, mark.label_x, mark.label_y + 15, size_text, FAINT)
+    for number, line in enumerate(mark.label):
+        _text(axes, mark.label_x, mark.label_y + LINE * number, line, FAINT if number else INK)
 
 
 def _text(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_markdown import example
 
 from bench.compare import Interval
-from bench.layout import BOTTOM, CHARACTER, LARGEST, LEFT, LINE, RIGHT, TOP, Axis, Mark, arrange, label_lines
+from bench.layout import BOTTOM, CHARACTER, CROWDED, HEIGHT, LARGEST, LEFT, LINE, RIGHT, TOP, Axis, Mark, arrange
 from bench.page import page
 from bench.pareto import Point, frontier, points
 from bench.plots import write_png
@@ -77,12 +77,32 @@ def test_labels_cover_neither_bubbles_nor_labels() -> None:
 
 def _label_box(mark: Mark) -> tuple[float, ...]:
     """The room of a mark's two lines."""
-    half = CHARACTER * max(map(len, label_lines(mark.point))) / 2
-    return mark.label_x - half, mark.label_y - LINE / 2, mark.label_x + half, mark.label_y + 1.5 * LINE
+    half = CHARACTER * max(map(len, mark.label)) / 2
+    below = LINE * (len(mark.label) - 0.5)
+    return mark.label_x - half, mark.label_y - LINE / 2, mark.label_x + half, mark.label_y + below
 
 
 def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def test_many_models_have_numbers_and_a_legend(tmp_path: Path) -> None:
+    few = [at(f"a model with a long name {number}", 1 + number, 0.8, 100) for number in range(CROWDED - 1)]
+    assert arrange(few).legend == () and arrange(few).height == HEIGHT
+    many = arrange([*few, at("the last of all", 1.1, 0.81, 100)])
+    assert many.legend[-1] == f"{CROWDED}  the last of all, 0.0 MB" and len(many.legend) == CROWDED
+    assert {mark.label for mark in many.marks} == {(str(number),) for number in range(1, CROWDED + 1)}
+    assert many.marks[0].radius == LARGEST / 2 and many.height == HEIGHT + (CROWDED + 1) * LINE
+    report = example()
+    copies = {
+        name: tuple(replace(row, model=f"{row.model} {copy}") for row in getattr(report, name) for copy in range(4))
+        for name in ("quality", "latency", "size")
+    }
+    crowd = replace(report, **copies)
+    (svg,) = re.findall(r"<svg.*?</svg>", page(crowd), re.DOTALL)
+    texts = [text.text for text in ElementTree.fromstring(svg).iter("text")]
+    assert all(line in texts for line in arrange(points(crowd)).legend) and len(points(crowd)) == 8
+    write_png(crowd, tmp_path / "crowd.png")
 
 
 spans = st.tuples(st.floats(0.01, 1e4), st.floats(0, 1), st.integers(0, 2**33))
