@@ -21,7 +21,7 @@ from bench.measure import Plan, Progress, measure, write_all
 from compress import steps
 from compress.compression_goals import goals, means
 from compress.low_rank.step import run_factorise
-from compress.quantization.quantize import REJECTED, quantize
+from compress.quantization.quantize import REJECTED
 from compress.variants import Changes, variant
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
@@ -34,7 +34,6 @@ from distill.recipe import BenchRecipe, PruneRecipe, QuantizeRecipe, Recipe
 from distill.report import REPORT_FILE, Report, merge, read_report, write_report
 from distill.sources import default_cache
 from distill.steps import Run, open_run, run_label, run_student, run_teach
-from export.bundle import read_bundle
 
 CELLS = BenchRecipe(batch_sizes=(1, 8, 32), lengths=(16, 64, 128), threads=(1,))
 
@@ -128,23 +127,22 @@ def _all_layers(opened: Run) -> int:
 def _quantized(made: Run, name: str, bars: Progress) -> Report:
     """A model's int8 forms with all products in int8, pass or not, compared with its fp32 one on the test split."""
     settings = (made.recipe.quantize or QuantizeRecipe()).model_copy(update={"exclude": ()})
-    found = [_int8(made, "fp32", settings.model_copy(update={"methods": (way,)})) for way in ("dynamic", "static")]
+    ways = {way: settings.model_copy(update={"methods": (way,)}) for way in ("dynamic", "static")}
+    found = [_int8(made, form, "fp32", f"fp32-{way}") for way, form in ways.items()]
     own = [from_folder(made.folder / "fp32", name), *(from_folder(folder, name) for folder in found)]
     report = measure("compression", own, CELLS, made.dataset, plan=Plan(latency=False, memory=False), progress=bars)
     others = [row for row in report.quality if row.precision != "fp32"]
     return replace(report, quality=tuple(others), size=report.size[1:])
 
 
-def _int8(made: Run, source: str, settings: QuantizeRecipe, name: str = "") -> Path:
+def _int8(made: Run, settings: QuantizeRecipe, source: str, target: str) -> Path:
     """The folder of an int8 bundle of the fp32 one in `source`, or of what the gate rejects."""
-    target = made.folder / f"{source}-{name or '-'.join(settings.methods or ('int8',))}"
-    rejected = target.with_name(f"{REJECTED}{target.name}")
-    if not target.is_dir() and not rejected.is_dir():
-        try:
-            quantize(read_bundle(made.folder / source), target, made.dataset, settings)
-        except GateError as error:
-            click.echo(f"warning: {error}", err=True)
-    return target if target.is_dir() else rejected
+    try:
+        steps.run_quantize(made, settings, source, target)
+    except GateError as error:
+        click.echo(f"warning: {error}", err=True)
+        target = f"{REJECTED}{target}"
+    return made.folder / target
 
 
 def translation(path: Path, recipe: Recipe, folder: Path, seconds: float, bars: Progress) -> Report:
@@ -165,9 +163,9 @@ def translation(path: Path, recipe: Recipe, folder: Path, seconds: float, bars: 
         plain = recipe.quantize or QuantizeRecipe()
         listed = plain.model_copy(update={"shortlist": NEAREST})
         own = [
-            from_folder(_int8(opened, "student-fp32", plain), f"{recipe.name} student"),
-            from_folder(_int8(opened, "pruned-fp32", plain), f"{recipe.name} pruned"),
-            from_folder(_int8(opened, "pruned-fp32", listed, "shortlist"), f"{recipe.name} pruned, shortlist"),
+            from_folder(_int8(opened, plain, "student-fp32", "student-int8"), f"{recipe.name} student"),
+            from_folder(_int8(opened, plain, "pruned-fp32", "pruned-int8"), f"{recipe.name} pruned"),
+            from_folder(_int8(opened, listed, "pruned-fp32", "shortlist-int8"), f"{recipe.name} pruned, shortlist"),
         ]
         cells = recipe.bench.model_copy(update={"threads": (1,), "seconds_per_cell": seconds})
         report = measure("compression", own, cells, opened.dataset, seed=recipe.seed, progress=bars)

@@ -77,16 +77,16 @@ def run_export(opened: Run, checkpoint: str, target: str) -> Manifest:
     return alone(opened, export_step(opened, checkpoint, target), make)
 
 
-def quantize_step(opened: Run, recipe: QuantizeRecipe) -> run.Step:
-    """The step that makes the int8 `bundle/`."""
-    inputs = {"fp32": run.output_sum(opened.made("fp32", "compress export"))}
+def quantize_step(opened: Run, recipe: QuantizeRecipe, source: str = "fp32", target: str = "bundle") -> run.Step:
+    """The step that makes an int8 bundle of an fp32 one."""
+    inputs = {"fp32": run.output_sum(opened.made(source, "compress export"))}
     if reads_checkpoint(recipe):
         inputs["model"] = run.output_sum(opened.made(last_checkpoint(opened), "compress run"))
-    return opened.step("quantize", "bundle", resolved(recipe, opened.dataset.task.kind), inputs)
+    return opened.step("quantize", target, resolved(recipe, opened.dataset.task.kind), inputs)
 
 
-def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
-    """Quantize `fp32/` into `bundle/` under the gate; what fails it is kept as `rejected-bundle/`.
+def run_quantize(opened: Run, recipe: QuantizeRecipe, source: str = "fp32", target: str = "bundle") -> Manifest:
+    """Quantize `source` into `target` under the gate; what fails it is kept as `rejected-TARGET`.
 
     Raises:
         GateError: no method passes.
@@ -94,16 +94,16 @@ def run_quantize(opened: Run, recipe: QuantizeRecipe) -> Manifest:
 
     def make(folder: Path) -> Manifest:
         try:
-            fp32, source = read_bundle(opened.folder / "fp32"), opened.folder / last_checkpoint(opened)
-            bundle = quantize(fp32, folder / "bundle", opened.dataset, recipe, source).bundle
+            fp32, checkpoint = read_bundle(opened.folder / source), opened.folder / last_checkpoint(opened)
+            bundle = quantize(fp32, folder / target, opened.dataset, recipe, checkpoint).bundle
         except GateError:
             _keep_rejected(folder, opened.folder)
             raise
         details = dict(bundle.details)
-        _lift(folder / "bundle")
+        _lift(folder / target)
         return details
 
-    return alone(opened, quantize_step(opened, recipe), make)
+    return alone(opened, quantize_step(opened, recipe, source, target), make)
 
 
 def _lift(inner: Path) -> None:
