@@ -178,7 +178,7 @@ def _kept(report: Report, folder: Path) -> Report:
     return report
 
 
-NEAREST = 24
+NEAREST = 16
 """Likely translations of each source piece in the shortlist."""
 
 
