@@ -22,6 +22,7 @@ from compress import steps
 from compress.compression_goals import goals, means
 from compress.low_rank.step import run_factorise
 from compress.quantization.quantize import REJECTED
+from compress.seeds import seeds_of
 from compress.variants import Changes, variant
 from distill import run
 from distill.command import HELP, Options, call, load_recipe, quiet_libraries, set_up_logging
@@ -220,8 +221,8 @@ def compression(
             text = goals(all_of(folder, loaded, seconds, methods, bars))
         else:
             text = means([
-                all_of(folder / f"seed-{seed}", _seeded(loaded, int(seed)), seconds, methods, bars)
-                for seed in seeds.split(",")
+                all_of(folder / f"seed-{seed}", _seeded(loaded, seed), seconds, methods, bars)
+                for seed in seeds_of(seeds)
             ])  # fmt: skip
             write_text(folder / "means.md", text + "\n")
     click.echo(text)

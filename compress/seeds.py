@@ -156,6 +156,18 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
 
 
+def seeds_of(text: str) -> list[int]:
+    """The numbers in "1,2,3".
+
+    Raises:
+        RecipeError: something else stands there.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(f"--seeds: expected numbers parted by commas, as in 1,2,3, found {text!r}")
+    return [int(part) for part in parts]
+
+
 @click.command(context_settings=HELP)
 @RECIPE
 @click.option("--seeds", default="1,2,3", show_default=True, help="Seeds, parted by commas.")
@@ -167,9 +179,7 @@ def seeds_command(recipe: Path, seeds: str, output: Path | None, overrides: tupl
     loaded = load_recipe(recipe, Options(output, overrides, False, False, False, False))
     quiet_libraries()
     with Bars() as bars:
-        rows = repeat(
-            recipe, loaded, [int(s) for s in seeds.split(",")], output or Path("runs") / f"{loaded.name}-seeds", bars
-        )
+        rows = repeat(recipe, loaded, seeds_of(seeds), output or Path("runs") / f"{loaded.name}-seeds", bars)
     click.echo(markdown(rows))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compress.seeds import markdown, mean, repeat, summarise
+from compress.seeds import markdown, mean, repeat, seeds_of, summarise
 from distill.errors import RecipeError
 from distill.files import read_json
 from distill.progress import silent
@@ -60,3 +60,10 @@ def _runs(folder: Path) -> list[Path]:
     """The run and its twin."""
     run = folder / "seeds" / "seed-3"
     return [run, run / "labels-alone"]
+
+
+def test_seeds_are_numbers() -> None:
+    assert seeds_of("1, 2,30") == [1, 2, 30]
+    for text in ("", "1,,2", "a", "-1", "1;2"):
+        with pytest.raises(RecipeError, match="parted by commas"):
+            seeds_of(text)
