@@ -61,6 +61,7 @@ METHODS = (
     Method("fewer layers, 3x", {**FREE, "speedup": 3.0}, fewer=True),
     Method("fewer layers, low rank", NOTHING, {"parameters": 0.5}, fewer=True),
     Method("heads and neurons, 2x", {**FREE, "speedup": 2.0}),
+    Method("heads and neurons, 3x", {**FREE, "speedup": 3.0}),
     Method("heads and neurons by magnitude, 2x", {**FREE, "speedup": 2.0, "importance": "magnitude"}),
     Method("heads and neurons by movement", {"heads": 0.5, "neurons": 0.7, "importance": "movement"}),
     Method("width", {**NOTHING, "width": 0.5}),
