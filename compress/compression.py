@@ -162,7 +162,7 @@ def translation(path: Path, recipe: Recipe, folder: Path, seconds: float, bars: 
         steps.run_prune(opened, recipe.prune)
         for name in ("student", "pruned"):
             steps.run_export(opened, name, f"{name}-fp32")
-        plain = recipe.quantize or QuantizeRecipe()
+        plain = (recipe.quantize or QuantizeRecipe()).model_copy(update={"shortlist": 0})  # a recipe may name one
         listed = plain.model_copy(update={"shortlist": NEAREST})
         own = [
             from_folder(_int8(opened, plain, "student-fp32", "student-int8"), f"{recipe.name} student"),
