@@ -40,8 +40,9 @@ class PruneRecipe(DistillationRecipe):
     speedup: float | None = Field(
         None,
         gt=1,
-        description="in place of shares: remove what costs most for its worth until the fp32 graph is so many times as "
-        "fast, timed on one thread with one text of `length` tokens; whole `layers` that go count, too",
+        description="in place of shares: remove what costs most for its worth until the fp32 graph is at least so many "
+        "times as fast, timed on one thread with one text of `length` tokens and one of a quarter of them; whole "
+        "`layers` that go count, too",
     )
     latency_ms: float | None = Field(
         None, gt=0, description="in place of shares: the same until that text takes so many milliseconds"
@@ -49,7 +50,7 @@ class PruneRecipe(DistillationRecipe):
     parameters: Share | None = Field(
         None, description="in place of shares: the share of the heads' and neurons' parameters that stays"
     )
-    length: Positive = Field(64, description="tokens of the text that is timed")
+    length: Positive = Field(64, description="tokens of the text that is timed, what your texts mostly have at most")
     sparsity: Share | Literal["2:4"] | None = Field(
         None,
         description="of what stays, the share of each output's weights that is set to zero, or two of four neighbours; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from tiny_models import tiny_model
 from torch import nn
 from translation_models import tiny_translator
 
+from bench.latency import Work
 from compress.pruning import cost
 from compress.pruning.prune import whole_cost
-from compress.pruning.speed import milliseconds, speedup_over
+from compress.pruning.speed import _surely, milliseconds, speedup_over
 from compress.pruning.target import _largest_share, prune_to_speed
 from distill.errors import RecipeError
 from distill.layers import layers
@@ -54,11 +56,13 @@ def test_a_model_is_pruned_by_what_it_costs() -> None:
 
 IN_STEP = f"""
 import sys
+import time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_importance import scores
 from test_shared_muon import steps
 from tiny_models import tiny_model
+from bench.latency import Work
 from compress.pruning import cost
 from compress.pruning.prune import whole_cost
 from compress.pruning.target import prune_to_speed
@@ -85,9 +89,17 @@ def test_processes_that_find_other_times_choose_the_same(tmp_path: Path) -> None
 def test_real_graphs_are_timed(kind: str) -> None:
     model = tiny_translator(kind) if kind in ("marian", "t5") else tiny_model(kind)
     assert milliseconds(model, TASK, 20, 12) > 0
-    assert 0.1 < speedup_over(model, TASK, 20, 12)(model) < 10  # itself, on whatever machine
+    assert 0.1 < speedup_over(model, TASK, 20, (3, 12))(model) < 10  # itself, on whatever machine
 
 
 def test_a_small_model_is_really_faster() -> None:
     large, small = tiny_translator("marian", encoder_layers=24), tiny_translator("marian", encoder_layers=1)
-    assert speedup_over(large, TASK, 20, 12)(small) > 1
+    assert speedup_over(large, TASK, 20, (3, 12))(small) > 1
+
+
+def test_what_is_surely_gained_is_not_more_than_what_is() -> None:
+    def sleeping(seconds: float) -> Work:
+        return lambda _: time.sleep(seconds)
+
+    assert 1 < _surely(sleeping(0.02), sleeping(0.005)) < 4
+    assert _surely(sleeping(0.005), sleeping(0.02)) < 1

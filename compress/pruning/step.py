@@ -28,6 +28,8 @@ from distill.tasks import KINDS
 
 HEADS, NEURONS = 0.25, 0.5
 """Shares that go where the recipe names none."""
+SHORT = 4
+"""A speedup has to hold for a text of so many times fewer tokens, too: the shorter one is, the less it gains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,8 @@ def _goal(opened: Run, recipe: PruneRecipe, whole: nn.Module) -> Goal:
         return _shares_goal(recipe)
     task, opset = opened.dataset.task, opened.recipe.export.opset
     wanted = recipe.speedup or milliseconds(whole, task, opset, recipe.length) / (recipe.latency_ms or 1)
-    compare = speedup_over(whole, task, opset, recipe.length)
+    lengths = (recipe.length,) if recipe.latency_ms else (max(1, recipe.length // SHORT), recipe.length)
+    compare = speedup_over(whole, task, opset, lengths)
 
     def to_speed(model: nn.Module, scores: Sequence[Mapping[str, Any]], number: int) -> object:
         costs = cost.multiplications(model, recipe.length)

@@ -18,7 +18,7 @@ TRIES = 7
 """Halvings of the budget: the last is within a hundredth of what heads and neurons cost."""
 
 Speedup = Callable[[nn.Module], float]
-"""How many times as fast a model is as the one before pruning."""
+"""How many times as fast a model surely is as the one before pruning."""
 
 
 def prune_to_speed(
