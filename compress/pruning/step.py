@@ -29,7 +29,7 @@ from distill.tasks import KINDS
 HEADS, NEURONS = 0.25, 0.5
 """Shares that go where the recipe names none."""
 SHORT = 4
-"""A speedup has to hold for a text of so many times fewer tokens, too: the shorter one is, the less it gains."""
+"""A speedup has to hold for a text of so many times fewer tokens, too, whose time goes elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
